@@ -8,6 +8,7 @@ __all__ = [
     "NoRightInverse",
     "PendingGradients",
     "RegistrationError",
+    "ShapeError",
     "StaleOptimizer",
 ]
 
@@ -42,6 +43,10 @@ class CapturedTensor(FunctionError):
 
 class PendingGradients(ConstraintError, RuntimeError):
     """Gradients collected by ``deferred_pullback`` would be lost or used twice."""
+
+
+class ShapeError(ConstraintError, ValueError):
+    """A shape on which a set is not defined, or not the shape of the constrained tensor."""
 
 
 class StaleOptimizer(ConstraintError, RuntimeError):
