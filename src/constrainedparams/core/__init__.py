@@ -1,0 +1,1 @@
+"""The once-per-change engine: registration, freshness, the pullback node."""

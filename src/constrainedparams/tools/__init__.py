@@ -1,0 +1,1 @@
+"""What is done with constrained models, on top of the engine."""

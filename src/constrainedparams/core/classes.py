@@ -1,0 +1,232 @@
+"""The classes constrained modules get: one per base class and set of names, shared by all modules."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RegistrationError
+from . import private, writes
+from .function import compute_dtype
+from .slot import Slot
+from .tensors import Constrained, raw_name
+
+SLOTS = "_constrained_slots"
+_classes: dict[tuple[type, tuple[str, ...]], type] = {}
+
+
+def slots_of(module: nn.Module) -> dict[str, Slot]:
+    """The slots of one module by name; empty when nothing is constrained."""
+    return module.__dict__.get(SLOTS, {})
+
+
+class Value:
+    """Descriptor of y. The hit is spelled out here: it runs at each access."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.raw = raw_name(name)
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return self
+        slot = module.__dict__[SLOTS][self.name]
+        if torch.compiler.is_dynamo_compiling():
+            return slot.override[-1] if slot.override else slot.inline(module)
+        record = slot.record
+        if record is not None and slot.plain and record.graph is not None and not slot.former:
+            key = record.x
+            x = module.__dict__["_parameters"].get(self.raw)
+            if (
+                x is key.tensor
+                and key.alias._version == key.version
+                and record.y_alias._version == record.y_version
+                and x.data_ptr() == key.pointer
+                and x.requires_grad is key.requires_grad
+                and not slot.override
+                and not private.dispatch_modes()
+                and private.tracing_state() is None
+            ):
+                slot.counts.hits += 1
+                return record.y
+        try:
+            return slot.read(module)
+        except AttributeError as error:
+            slot.failure = error  # Python now asks __getattr__, which raises it again
+            raise
+        except Exception as error:
+            if error.__traceback__ is not None and not hasattr(error, "__notes__"):
+                error.add_note(f"while evaluating {slot.where(module)}")
+            raise
+
+    def __set__(self, module: Any, value: Any) -> None:
+        slot = module.__dict__[SLOTS][self.name]
+        writes.assign(slot, module, value)
+
+    def __delete__(self, module: Any) -> None:
+        raise RegistrationError(
+            f"`{self.name}` is constrained and cannot be deleted. Use "
+            f'`remove_constrained_parameter(module, "{self.name}")` first.'
+        )
+
+
+class Cache:
+    """Descriptor of ``_{name}_cache``: y when it is fresh, else None; f never runs."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return self
+        slot = module.__dict__[SLOTS][self.name]
+        record = slot.record
+        if record is None or record.written():
+            return None
+        x = getattr(module, raw_name(self.name))
+        with torch.no_grad():
+            return None if slot.changed(module, x, record) else record.y
+
+
+class Generated:
+    """What every generated class adds to its base."""
+
+    __slots__ = ()
+    _constrained_base: type
+    _constrained_names: tuple[str, ...]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        slots = self.__dict__.get(SLOTS, {})
+        slot = slots.get(name)
+        if slot is not None:
+            if private.called_by_functional_call(sys._getframe(1)):
+                _override(slot, value)
+            else:
+                writes.assign(slot, self, value)  # type: ignore[arg-type]
+            return
+        super().__setattr__(name, value)
+        for slot in slots.values():
+            if name == raw_name(slot.name):  # the same object set again may hold another value
+                slot.drop("x was assigned")
+
+    def __getattr__(self, name: str) -> Any:
+        slot = self.__dict__.get(SLOTS, {}).get(name)
+        if slot is not None and slot.failure is not None:
+            error, slot.failure = slot.failure, None
+            raise error
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced = super().__reduce_ex__(max(2, int(protocol)))
+        state = reduced[2]
+        if isinstance(state, dict):
+            state = {key: _plain(value) for key, value in state.items()}
+        return (_rebuild, (self._constrained_base, self._constrained_names), state, *reduced[3:])
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._constrained_names]
+
+    def extra_repr(self) -> str:
+        slots = self.__dict__.get(SLOTS, {})
+        own = ", ".join(f"{n}: {_short(s.function)}" for n, s in slots.items())
+        base = super().extra_repr()  # type: ignore[misc]
+        return f"{base}, {own}" if base else own
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {s.name: _state(self, s) for s in self.__dict__[SLOTS].values()}
+        for slot in self.__dict__[SLOTS].values():
+            slot.settle(self)
+            slot.drop("module moved or cast")
+        result = super()._apply(fn, recurse)  # type: ignore[misc]
+        for slot in self.__dict__[SLOTS].values():
+            _keep_wide(self, slot, before[slot.name])
+        return result
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        for slot in self.__dict__[SLOTS].values():
+            slot.settle(self)
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        for slot in self.__dict__[SLOTS].values():
+            slot.drop("load_state_dict")  # the last writer wins: writes to y are given up
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+        for slot in self.__dict__[SLOTS].values():
+            slot.drop("load_state_dict")
+            _polish(self, slot, repolish=False)
+
+
+def _short(function: Any) -> str:
+    if isinstance(function, nn.Module):
+        return type(function).__name__
+    name = getattr(function, "__name__", None)
+    return name if name is not None else repr(function)
+
+
+def _override(slot: Slot, value: Any) -> None:
+    """torch.func.functional_call puts a tensor in y's place, and later y back."""
+    if isinstance(value, Constrained):
+        slot.override.clear()
+    else:
+        slot.override[:] = [value]
+
+
+def _plain(value: Any) -> Any:
+    """Constrained tensors kept in lists (RNN's flat weights) travel as plain detached ones."""
+    if isinstance(value, list) and any(isinstance(v, Constrained) for v in value):
+        return [v.detach() if isinstance(v, Constrained) else v for v in value]
+    return value
+
+
+def _state(module: Any, slot: Slot) -> dict[str, Tensor]:
+    return {key: module._buffers[f"_{slot.name}_{key}"] for key in slot.state_names}
+
+
+def _keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
+    """Map state stays in at least float32: a base rounded to bfloat16 has left the set."""
+    cast = False
+    for key, old in before.items():
+        new = module._buffers[f"_{slot.name}_{key}"]
+        if new.dtype != old.dtype:
+            wide = old.to(device=new.device, dtype=compute_dtype(new.dtype))
+            module._buffers[f"_{slot.name}_{key}"] = wide
+            cast = True
+    if cast:
+        _polish(module, slot, repolish=True)
+
+
+def _polish(module: Any, slot: Slot, repolish: bool) -> None:
+    """A base point that was cast or loaded is put back on the set it left by rounding."""
+    base = module._buffers.get(f"_{slot.name}_base") if "base" in slot.state_names else None
+    if base is None or base.is_meta:
+        return
+    with torch.no_grad():
+        if repolish or not bool(slot.function.contains(base).all()):
+            base.copy_(slot.function.project(base))
+
+
+def generated_class(base: type, names: tuple[str, ...]) -> type:
+    """The class for ``base`` with ``names`` constrained; made once, found by pickle through base."""
+    key = (base, names)
+    if key not in _classes:
+        namespace: dict[str, Any] = {"_constrained_base": base, "_constrained_names": names}
+        for name in names:
+            namespace[name] = Value(name)
+            namespace[f"_{name}_cache"] = Cache(name)
+        namespace["__module__"] = base.__module__
+        namespace["__doc__"] = base.__doc__
+        _classes[key] = type(base)(f"Constrained{base.__name__}", (Generated, base), namespace)
+    return _classes[key]
+
+
+def _rebuild(base: type, names: tuple[str, ...]) -> Any:
+    cls = generated_class(base, names)
+    return cls.__new__(cls)
+
+
+def set_class(module: nn.Module) -> None:
+    """Give ``module`` the class for the slots it has now; its own class when it has none."""
+    base = getattr(type(module), "_constrained_base", type(module))
+    names = tuple(slots_of(module))
+    module.__class__ = generated_class(base, names) if names else base

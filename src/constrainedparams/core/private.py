@@ -1,0 +1,90 @@
+"""Every private name of torch that the engine leans on, probed once when it is imported."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import _named_member_accessor
+
+_missing: list[str] = []
+
+
+def _probe(owner: Any, path: str, fallback: Any) -> Any:
+    """The object at ``owner.path``, or ``fallback`` with the name remembered as missing."""
+    found = owner
+    for part in path.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            _missing.append(path)
+            return fallback
+    return found
+
+
+disabled_torch_function = _probe(torch, "_C._disabled_torch_function_impl", None)
+tensor_data = _probe(torch, "_C.TensorBase.data", torch.Tensor.data)
+tracing_state: Callable[[], Any] = _probe(torch, "_C._get_tracing_state", lambda: None)
+dispatch_modes: Callable[[], int] = _probe(torch, "_C._len_torch_dispatch_stack", lambda: 0)
+_functorch_level = _probe(torch, "_C._functorch.peek_interpreter_stack", lambda: None)
+_top_hooks = _probe(torch, "_C._autograd._top_saved_tensors_default_hooks", None)
+_pop_hooks = _probe(torch, "_C._autograd._pop_saved_tensors_default_hooks", None)
+_push_hooks = _probe(torch, "_C._autograd._push_saved_tensors_default_hooks", None)
+_swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
+
+_PARAMETER_NEW = nn.Parameter.__new__.__code__
+
+
+def degraded() -> bool:
+    """Whether a private name is missing, so that only ``update="verified"`` can be trusted."""
+    return bool(_missing)
+
+
+def warn_if_degraded() -> None:
+    """Say once which private names this torch lacks."""
+    if _missing:
+        warnings.warn(
+            f"torch {torch.__version__} lacks {', '.join(_missing)}, on which automatic updates "
+            'lean: every constrained parameter falls back to update="verified".',
+            stacklevel=3,
+        )
+
+
+def transforming() -> bool:
+    """Whether torch.func, forward-mode AD, a tracer or a compiler looks at what runs now."""
+    return bool(
+        torch.compiler.is_compiling()
+        or tracing_state() is not None
+        or dispatch_modes()
+        or _functorch_level() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+@contextmanager
+def plain_saved_tensors() -> Iterator[None]:
+    """No default saved-tensor hooks inside (activation checkpointing, offloading).
+
+    They are popped, not shadowed by identity hooks: those would switch off autograd's version check.
+    """
+    held = []
+    if _top_hooks is not None:
+        while (hooks := _top_hooks(True)) is not None:
+            held.append(hooks)
+            _pop_hooks()
+    try:
+        yield
+    finally:
+        for hooks in reversed(held):
+            _push_hooks(*hooks)
+
+
+def called_by_parameter_new(frame: Any) -> bool:
+    """Whether ``frame`` is ``nn.Parameter.__new__``, which demands that detach keeps the class."""
+    return frame.f_code is _PARAMETER_NEW
+
+
+def called_by_functional_call(frame: Any) -> bool:
+    """Whether ``frame`` is the swap of ``torch.func.functional_call`` (no assignment by value)."""
+    return _swap_tensor is not None and frame.f_code is _swap_tensor.__code__

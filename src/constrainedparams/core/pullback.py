@@ -1,0 +1,112 @@
+"""The pullback node: hands y out and runs the derivative of f on a private, retained graph."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class Watcher(Protocol):
+    """What a graph tells of its use: a slot counts pullbacks and may hold sums back."""
+
+    def pull(self, graph: "Graph", grad: Tensor | None) -> tuple[bool, Tensor | None]: ...
+
+
+class Graph:
+    """Outputs as a function of leaves that belong to nobody else.
+
+    The leaves are detached aliases of the parameters: hooks on the parameters, reducers and clipping
+    see one total after the node, not the parts inside. The graph is never freed by a backward.
+    """
+
+    __slots__ = ("leaves", "outputs", "pending", "watcher", "__weakref__")
+
+    def __init__(self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None):
+        self.outputs = outputs
+        self.leaves = leaves
+        self.watcher = watcher  # weak reference to the slot, or None for derivatives
+        self.pending: Tensor | None = None  # dL/dy held back by deferred_pullback
+
+    def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
+        """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
+        pairs = [(o, g) for o, g in zip(self.outputs, grads, strict=True) if g is not None]
+        wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
+        pairs = [(o, g) for o, g in pairs if o.requires_grad]
+        if not pairs or not wanted:
+            return (None,) * len(self.leaves)
+        outputs, cotangents = zip(*pairs, strict=True)
+        found = iter(
+            torch.autograd.grad(
+                outputs,
+                wanted,
+                cotangents,
+                retain_graph=True,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        )
+        return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
+
+
+class Pullback(torch.autograd.Function):
+    """One node over a private graph. Any number of backwards; each order of derivative is one more."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Graph, *inputs: Tensor) -> Any:
+        ctx.graph = graph
+        ctx.inputs = inputs
+        ctx.set_materialize_grads(False)
+        # Copies: a write to what the user holds must not reach what the derivative is made of.
+        copies = tuple(None if o is None else o.detach().clone() for o in graph.outputs)
+        return copies if len(copies) > 1 else copies[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        graph: Graph = ctx.graph
+        slot = graph.watcher() if graph.watcher is not None else None
+        if slot is not None:
+            deferred, total = slot.pull(graph, grads[0])
+            if deferred:
+                return (None,) * (1 + len(graph.leaves))
+            grads = (total,)
+        if not torch.is_grad_enabled():
+            return (None, *graph.vjp(grads))
+        return (None, *_differentiable(graph, ctx.inputs, grads))
+
+
+def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) -> Gradients:
+    """The derivative itself as a node over a retained graph, for create_graph=True."""
+    given = [g for g in grads if g is not None]
+    own = [g.detach().requires_grad_() for g in given]
+    cotangents = iter(own)
+    result = graph.vjp(
+        tuple(None if g is None else next(cotangents) for g in grads), create_graph=True
+    )
+    present = [v for v in result if v is not None]
+    if not present:
+        return result
+    handed = Pullback.apply(
+        Graph(tuple(present), (*graph.leaves, *own)), *inputs, *given
+    )
+    values = iter(handed if isinstance(handed, tuple) else (handed,))
+    return tuple(None if v is None else next(values) for v in result)
+
+
+def foreign_leaf(y: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
+    """A trainable leaf of y's graph that is none of ``leaves``, if there is one."""
+    own = {id(leaf) for leaf in leaves}
+    stack, seen = [y.grad_fn] if y.grad_fn is not None else [], set()
+    if y.grad_fn is None and y.requires_grad and id(y) not in own:
+        return y
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in own:
+            return leaf
+        stack.extend(parent for parent, _ in node.next_functions)
+    return None

@@ -1,0 +1,294 @@
+"""One constrained parameter: the last evaluation of f, and when it may be handed out again."""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CapturedTensor, ConstraintError, PendingGradients
+from . import optimizers, private, verified
+from .function import call, compute_dtype, describe, isolated, own_tensors, state_of
+from .key import Companions, Watch, versioned
+from .pullback import Graph, Pullback, foreign_leaf
+from .tensors import Constrained, guard, raw_name
+
+MODES = ("auto", "manual", "verified")
+
+
+class Record:
+    """One evaluation: the key it holds for, the y handed out, the private graph (or none)."""
+
+    __slots__ = ("companions", "graph", "home", "node", "snapshot", "x", "y", "y_alias", "y_version")
+
+    x: Watch
+    y: Constrained
+    graph: Graph | None
+
+    def leaf_ids(self) -> set[int]:
+        """Ids of the tensors an optimiser may hold that this value depends on."""
+        return {id(self.x.tensor), *(id(w.tensor) for w in self.companions.watches)}
+
+    def written(self) -> bool:
+        """Whether somebody wrote into y."""
+        return self.y_alias._version != self.y_version
+
+
+@dataclass
+class Counts:
+    """What ``statistics`` shows of one parameter."""
+
+    evaluations: int = 0
+    pullbacks: int = 0
+    hits: int = 0
+    reason: str = "never read"
+
+
+class Slot:
+    """Where the constrained tensor of one name lives. Holds no module: copies never share a value."""
+
+    def __init__(
+        self,
+        name: str,
+        function: Any,
+        mode: str,
+        state_names: tuple[str, ...] = (),
+        shape: tuple[int, ...] = (),
+    ):
+        self.name = name
+        self.shape = shape
+        self.function = function
+        self.mode = mode
+        self.state_names = state_names
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.record: Record | None = None
+        self.plain = self.mode == "auto" and not self.state_names
+        self.plain = self.plain and not isinstance(self.function, nn.Module)
+        self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
+        self.override: list[Tensor] = []
+        self.deferring = 0
+        self.counts = Counts()
+        self.failure: AttributeError | None = None
+        self.moved: tuple[float, float] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        keep = ("name", "function", "mode", "state_names", "shape")
+        return {key: getattr(self, key) for key in keep}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._fresh()
+
+    # reading ------------------------------------------------------------------------------------
+
+    def read(self, module: nn.Module) -> Tensor:
+        """y: the tensor handed out before when nothing it depends on has changed, else f again."""
+        if self.override:
+            return self.override[-1]
+        if private.transforming():
+            return self.inline(module)
+        self.settle(module)
+        x = getattr(module, raw_name(self.name))
+        record = self.record
+        reason = "first read" if record is None else self.changed(module, x, record)
+        if record is not None and not reason:
+            self.counts.hits += 1
+            return record.y
+        if record is None and self.counts.reason not in ("never read", ""):
+            reason = self.counts.reason
+        return self.evaluate(module, x, reason)
+
+    def inline(self, module: nn.Module) -> Tensor:
+        """f on the x that is there, cache untouched: for tracers, compilers and transforms."""
+        function = self.function_of(module)
+        x = getattr(module, raw_name(self.name))
+        low = compute_dtype(x.dtype) != x.dtype
+        own = own_tensors(function)[0] if low else {}
+        return call(function, x, state_of(module, self.name, self.state_names), own)
+
+    def function_of(self, module: nn.Module) -> Any:
+        """An nn.Module f is a submodule, so that replicas and copies use their own."""
+        if isinstance(self.function, nn.Module):
+            return module._modules.get(f"_{self.name}_function", self.function)
+        return self.function
+
+    def companions(self, module: nn.Module) -> tuple[list[Tensor], tuple[bool, ...]]:
+        """Map state, parameters and buffers of f, train/eval flags of f: in the key beside x."""
+        parameters, buffers, modes = own_tensors(self.function_of(module))
+        state = state_of(module, self.name, self.state_names)
+        return [*state.values(), *parameters.values(), *buffers.values()], modes
+
+    def changed(self, module: nn.Module, x: Tensor, record: Record) -> str:
+        """Why ``record`` cannot be handed out, or "" when it can."""
+        if record.graph is None and self.wants_graph(module, x):
+            return "first read with grad"
+        if self.mode == "manual":
+            return "" if record.x.tensor is x else "x is another object"
+        if not versioned(x) or not record.x.same(x):
+            return "x changed"
+        if not record.companions.same(*self.companions(module)):
+            return "map state or parameters of f changed"
+        if record.snapshot is not None and not record.snapshot.same(x):
+            return "x changed without a trace"
+        return ""
+
+    def wants_graph(self, module: nn.Module, x: Tensor) -> bool:
+        """All but eval() without grad and wholly frozen parameters are evaluated with a graph."""
+        trains = x.requires_grad or any(
+            p.requires_grad for p in own_tensors(self.function_of(module))[0].values()
+        )
+        return trains and (module.training or torch.is_grad_enabled())
+
+    # evaluating ---------------------------------------------------------------------------------
+
+    def evaluate(self, module: nn.Module, x: Tensor, reason: str) -> Tensor:
+        """Run f once, keep its graph, hand out y as the output of one node over it."""
+        if type(x).__name__ == "DTensor":
+            raise ConstraintError(
+                f"{self.where(module)} was read while its parameter is sharded (a DTensor): f needs "
+                "the whole tensor. Read it inside forward, or call `module.unshard()` first."
+            )
+        for parameter in (x, *own_tensors(self.function_of(module))[0].values()):
+            guard(parameter)
+        if not versioned(x):
+            return self.inline(module)
+        self.drop(reason)
+        record = self.build(module, x)
+        self.counts.evaluations += 1
+        self.counts.reason = reason
+        self.record = record
+        optimizers.follow(self)
+        return record.y
+
+    def build(self, module: nn.Module, x: Tensor) -> Record:
+        """Evaluate f on leaves of its own. Versions of x are read before f, of f's buffers after."""
+        record = Record()
+        function = self.function_of(module)
+        parameters = own_tensors(function)[0]
+        record.x = Watch(x)
+        inputs = (x, *parameters.values())
+        wants_graph = self.wants_graph(module, x)
+        with isolated(x.device), torch.set_grad_enabled(wants_graph):
+            leaves = tuple(self.leaf(t) for t in inputs)
+            own = dict(zip(parameters, leaves[1:], strict=True))
+            state = state_of(module, self.name, self.state_names)
+            value = call(function, leaves[0], state, own)
+            record.graph = self.graph(module, value, leaves)
+            if record.graph is None:
+                y = value.detach().clone()
+            else:
+                y = Pullback.apply(record.graph, *inputs)
+                y = y.detach().clone() if not y.requires_grad else y
+        record.companions = Companions(*self.companions(module))
+        record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
+        record.node = y.grad_fn
+        record.y_alias = torch._C.TensorBase.detach(y)
+        record.y_version = record.y_alias._version
+        y.__class__ = Constrained
+        y._home = (weakref.ref(module), self.name)
+        record.y, record.home = y, y._home[0]
+        return record
+
+    def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """f at a start that nobody has taken yet: every complaint comes before any change.
+
+        Without a right inverse x is the parameter itself, and this evaluation is the first one kept.
+        """
+        with isolated(x.device), torch.enable_grad():
+            if isinstance(x, nn.Parameter):
+                self.record = self.build(module, x)
+                self.counts = Counts(evaluations=1, reason="registration")
+                return self.record.y
+            parameters = own_tensors(self.function)[0]
+            inputs = (x.detach().requires_grad_(), *parameters.values())
+            leaves = tuple(self.leaf(t) for t in inputs)
+            value = call(self.function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True)))
+            self.graph(module, value, leaves)
+            return value.detach()
+
+    def leaf(self, tensor: Tensor) -> Tensor:
+        """A leaf of the private graph.
+
+        It shares the version counter of ``tensor``, so that a backward after an in-place change
+        raises as autograd does. Manual mode asks for a value that outlives such changes: a copy.
+        """
+        alias = tensor.detach()
+        alias = alias.clone() if self.mode == "manual" else alias
+        return alias.requires_grad_(tensor.requires_grad)
+
+    def graph(self, module: nn.Module, value: Tensor, leaves: tuple[Tensor, ...]) -> Graph | None:
+        """The private graph of ``value``; refused when it holds somebody else's trainable tensor."""
+        if not torch.is_grad_enabled():
+            return None
+        foreign = foreign_leaf(value, leaves)
+        if foreign is not None:
+            raise CapturedTensor(
+                f"{self.where(module)}: {describe(self.function)} also depends on a tensor of shape "
+                f"{tuple(foreign.shape)} that trains and that it does not own. Make the function an "
+                "nn.Module that has the tensor as a parameter, or use `tensor.detach()` in it."
+            )
+        return Graph((value,), leaves, weakref.ref(self)) if value.requires_grad else None
+
+    def pull(self, graph: Graph, grad: Tensor | None) -> tuple[bool, Tensor | None]:
+        """Called by the node's backward: hold dL/dy back, or fold what was held back into it."""
+        current = self.record is not None and self.record.graph is graph
+        if self.deferring and current:
+            if torch.is_grad_enabled():
+                raise ConstraintError(
+                    f"`{self.name}`: create_graph=True inside deferred_pullback, where derivatives "
+                    "are only summed. Take higher derivatives outside the block."
+                )
+            if grad is not None:
+                graph.pending = grad.clone() if graph.pending is None else graph.pending + grad
+            return True, None
+        if graph.pending is not None:
+            grad = graph.pending if grad is None else grad + graph.pending
+            graph.pending = None
+        self.counts.pullbacks += 1
+        return False, grad
+
+    # letting go ---------------------------------------------------------------------------------
+
+    def where(self, module: nn.Module) -> str:
+        base = getattr(type(module), "_constrained_base", type(module))
+        return f"{base.__name__}.{self.name}"
+
+    def pending(self) -> bool:
+        return self.record is not None and self.record.graph is not None and (
+            self.record.graph.pending is not None
+        )
+
+    def drop(self, reason: str) -> None:
+        """Forget the value and its graph; a y that is still held somewhere stays watched."""
+        record = self.record
+        if record is None:
+            return
+        if self.pending():
+            raise PendingGradients(
+                f"`{self.name}` changed ({reason}) while gradients collected by deferred_pullback "
+                "are pending. Run the last backward outside the block before x changes, or drop the "
+                "sums with `discard()`."
+            )
+        held, version = weakref.ref(record.y), record.y_alias._version
+        self.record = None
+        self.counts.reason = reason
+        del record
+        if held() is not None:
+            self.former.append((held, version))
+
+    def expire(self, module: nn.Module, reason: str = "updated() was called") -> None:
+        """x was changed by somebody: f runs again at the next read."""
+        self.drop(reason)
+
+    def settle(self, module: nn.Module) -> None:
+        """Notice writes to y, see ``writes``."""
+        record = self.record
+        if self.former:
+            self.former = [pair for pair in self.former if pair[0]() is not None]
+        if self.former or (record is not None and record.written()):
+            from . import writes
+
+            writes.settle(self, module)

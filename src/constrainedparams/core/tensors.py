@@ -1,0 +1,148 @@
+"""The two tensors a user holds: x, a parameter whose ``.data`` is watched, and y, handed out by f."""
+
+import sys
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import private
+
+_detach = torch._C.TensorBase.detach
+_requires_grad = torch._C.TensorBase.requires_grad
+
+
+class _EqualsParameter(type(nn.Parameter)):  # type: ignore[misc]
+    """Makes ``type(p) == nn.Parameter`` true, which torch asks before it takes its foreach paths."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is nn.Parameter or type.__eq__(cls, other)
+
+    def __hash__(cls) -> int:
+        return hash(nn.Parameter)
+
+
+class _EqualsTensor(type(torch.Tensor)):  # type: ignore[misc]
+    """Makes ``type(y) == torch.Tensor`` true, which compiled graphs ask of their inputs."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is torch.Tensor or type.__eq__(cls, other)
+
+    def __hash__(cls) -> int:
+        return hash(torch.Tensor)
+
+
+class _Watched:
+    """``nn.Parameter(tensor)`` works for a watched tensor as for a plain one."""
+
+    def detach(self) -> Any:
+        plain = _detach(self)
+        if private.called_by_parameter_new(sys._getframe(1)):
+            # nn.Parameter.__new__ wants the class back and then sets _is_param: see there.
+            plain.__class__ = type(self)
+        return plain
+
+    @property
+    def _is_param(self) -> bool:
+        return isinstance(self, Unconstrained)
+
+    @_is_param.setter
+    def _is_param(self, value: bool) -> None:
+        if isinstance(self, Constrained):  # a parameter of its own, not an alias of y
+            private.tensor_data.__set__(self, _detach(self).clone())
+        self.__class__ = nn.Parameter  # type: ignore[assignment]
+
+
+class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
+    """x: an ``nn.Parameter`` whose ``.data`` shares the version counter, so no write is missed.
+
+    A parameter becomes one by a change of its class in place, and keeps its identity.
+    """
+
+    __torch_function__ = private.disabled_torch_function
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        return _detach(self)
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        private.tensor_data.__set__(self, value)
+        if not self.is_inference():
+            torch.autograd.graph.increment_version(self)
+
+
+class Retired(nn.Parameter, metaclass=_EqualsParameter):
+    """A parameter that registration replaced by one of another shape: no optimiser may step it."""
+
+    __torch_function__ = private.disabled_torch_function
+
+
+class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
+    """y = f(x): results of operations on it are plain tensors, writes to it are noticed."""
+
+    __torch_function__ = private.disabled_torch_function
+    _home: tuple[weakref.ref[nn.Module], str]
+
+    def _owner(self) -> tuple[nn.Module, str]:
+        module = self._home[0]()
+        if module is None:
+            raise RuntimeError("the module this constrained tensor was read from no longer exists")
+        return module, self._home[1]
+
+    def updated(self) -> None:
+        """Say that x was changed: f runs again at the next read."""
+        module, name = self._owner()
+        module.__dict__["_constrained_slots"][name].expire(module)
+
+    update = updated
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        return _detach(self)
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        module, name = self._owner()
+        setattr(module, name, value)
+
+    @property
+    def requires_grad(self) -> bool:  # type: ignore[override]
+        return _requires_grad.__get__(self)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Constrained":  # type: ignore[override]
+        """Freeze or unfreeze x, of which this tensor is a function."""
+        if not hasattr(self, "_home"):  # a parameter in the making: see _Watched
+            return torch._C.TensorBase.requires_grad_(self, requires_grad)
+        module, name = self._owner()
+        module._parameters[raw_name(name)].requires_grad_(requires_grad)  # type: ignore[union-attr]
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:  # type: ignore[override]
+        copied = memo[id(self)] = _detach(self).clone()
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _detach(self).__reduce_ex__(protocol)
+
+
+def raw_name(name: str) -> str:
+    """Where the unconstrained tensor of ``name`` is registered."""
+    return f"_{name}_unconstrained"
+
+
+def guard(x: nn.Parameter) -> None:
+    """Watch ``x``: plain parameters only, subclasses of others keep their own class."""
+    if type(x) is nn.Parameter:
+        x.__class__ = Unconstrained
+
+
+def unguard(x: nn.Parameter) -> None:
+    """Make ``x`` a plain ``nn.Parameter`` again."""
+    if type(x) is Unconstrained:
+        x.__class__ = nn.Parameter

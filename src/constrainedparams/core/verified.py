@@ -1,0 +1,50 @@
+"""update="verified": x compared with a snapshot, once per outermost forward or bare access."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules import module as nn_module
+
+_depth = 0
+_epoch = 0
+_installed = False
+
+
+def _enter(module: Any, args: Any) -> None:
+    global _depth, _epoch
+    if _depth == 0:
+        _epoch += 1
+    _depth += 1
+
+
+def _leave(module: Any, args: Any, result: Any) -> None:
+    global _depth
+    _depth = max(0, _depth - 1)
+
+
+def install() -> None:
+    """Count outermost forwards: only once a verified parameter exists, since hooks cost each call."""
+    global _installed
+    if not _installed:
+        nn_module.register_module_forward_pre_hook(_enter)
+        nn_module.register_module_forward_hook(_leave, always_call=True)
+        _installed = True
+
+
+class Snapshot:
+    """The value x had when f ran."""
+
+    __slots__ = ("epoch", "value")
+
+    def __init__(self, x: Tensor):
+        self.value = x.detach().clone()
+        self.epoch = _epoch if _depth else -1
+
+    def same(self, x: Tensor) -> bool:
+        if _depth and self.epoch == _epoch:
+            return True
+        equal = torch.equal(self.value, x.detach())
+        if equal and _depth:
+            self.epoch = _epoch
+        return equal

@@ -1,0 +1,92 @@
+"""Writes to y: noticed at the next use, carried to x when the value is on the set."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConstraintError, ConstraintViolation, NoRightInverse, ShapeError
+from .function import preimage
+from .key import versioned
+from .tensors import raw_name
+
+
+def settle(slot: Any, module: nn.Module) -> None:
+    """Carry a write into y to x, or say why not; the last good value is what the next read gives."""
+    where = slot.where(module)
+    for held, version in slot.former:
+        y = held()
+        if y is not None and y._version != version:
+            slot.former = [pair for pair in slot.former if pair[0] is not held]
+            raise ConstraintViolation(
+                f"{where}: somebody wrote into a tensor that was read from it before x changed. The "
+                f"write is ignored. Write to the present value: `module.{slot.name} = value`."
+            )
+    record = slot.record
+    if record is None or not record.written():
+        return
+    x = getattr(module, raw_name(slot.name))
+    in_graph = record.y.grad_fn is not record.node
+    both = not versioned(x) or not record.x.same(x)
+    value = record.y_alias.clone()
+    slot.drop("y was written in place")
+    if in_graph:
+        raise ConstraintError(
+            f"{where} was modified in place with grad mode on: it would no longer be f(x). Use an "
+            f"out-of-place operation, or `with torch.no_grad():` to set a new value. The last good "
+            "value is kept."
+        )
+    if both:
+        raise ConstraintViolation(
+            f"{where}: both the constrained tensor and `{raw_name(slot.name)}` were written since "
+            "it was last read, and nothing tells which came last. The value of x is kept. Write to "
+            "one of them."
+        )
+    try:
+        assign(slot, module, value)
+    except (ConstraintViolation, NoRightInverse) as error:
+        raise type(error)(
+            f"{error} (The value was written in place; the last good value is kept.)"
+        ) from None
+
+
+def assign(slot: Any, module: nn.Module, value: Any) -> None:
+    """module.name = value: x becomes the right inverse of the value. Validates before it writes."""
+    where = slot.where(module)
+    if slot.override:
+        raise ConstraintError(
+            f"{where} is set by `temporarily` now; assign to it after the block has ended."
+        )
+    if not isinstance(value, Tensor):
+        raise ConstraintError(
+            f"{where} = {type(value).__name__}: expected a tensor. Wrap it: `torch.as_tensor(...)`. "
+            "To remove the constraint use `remove_constrained_parameter`."
+        )
+    x = module._parameters[raw_name(slot.name)]
+    assert x is not None
+    value = value.detach().to(device=x.device, dtype=x.dtype)
+    expected = slot.shape
+    if tuple(value.shape) != expected:
+        raise ShapeError(
+            f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a tensor "
+            f"of shape {expected}."
+        )
+    new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
+    if new_x.shape != x.shape:
+        raise ShapeError(
+            f"{where}: right_inverse gave x of shape {tuple(new_x.shape)}; x has shape "
+            f"{tuple(x.shape)}. Make right_inverse return the shape that f was registered with."
+        )
+    slot.drop("assignment")
+    write(module, slot, x, new_x, state)
+
+
+def write(
+    module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]
+) -> None:
+    """copy_, never set_: optimisers and reducers keep hold of the tensors."""
+    with torch.no_grad(), torch.inference_mode(False):
+        x.copy_(new_x)
+        for key, tensor in state.items():
+            module._buffers[f"_{slot.name}_{key}"].copy_(tensor)  # type: ignore[union-attr]
+

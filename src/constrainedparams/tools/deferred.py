@@ -1,0 +1,71 @@
+"""Gradient accumulation with one derivative of f per optimiser step."""
+
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from ..core.classes import slots_of
+from ..errors import PendingGradients
+
+
+class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
+    """Inside, a backward adds up dL/dy at y; the first backward outside carries the sum to x.
+
+    Used like DDP's ``no_sync()``: all micro-batches but the last run inside. Then f is differentiated
+    once per optimiser step. ``torch.autograd.grad(loss, x)`` and ``create_graph=True`` do not work
+    inside. Nested blocks count as one.
+
+    Raises:
+        PendingGradients: the outermost block is entered while sums of an earlier one are pending.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Parametrized, deferred_pullback
+        >>> w = Parametrized(torch.zeros(2), torch.exp)
+        >>> with deferred_pullback(w):
+        ...     w.y.sum().backward()
+        >>> w.x.grad is None
+        True
+        >>> w.y.sum().backward()
+        >>> w.x.grad.tolist()
+        [2.0, 2.0]
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self._entered: list[list[Any]] = []
+
+    def _slots(self) -> list[Any]:
+        return [slot for module in self.model.modules() for slot in slots_of(module).values()]
+
+    def __enter__(self) -> "deferred_pullback":
+        slots = self._slots()
+        for slot in slots:
+            if not slot.deferring and slot.pending():
+                raise PendingGradients(
+                    f"`{slot.name}` still has gradients of an earlier deferred_pullback block "
+                    "pending: their last backward outside the block is missing. Run it, or call "
+                    "`discard()` to skip that step."
+                )
+        for slot in slots:
+            slot.deferring += 1
+        self._entered.append(slots)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for slot in self._entered.pop():
+            slot.deferring = max(0, slot.deferring - 1)
+        if kind is not None:
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop the sums: the step they belong to is skipped."""
+        for slot in self._slots():
+            if slot.pending():
+                slot.record.graph.pending = None
