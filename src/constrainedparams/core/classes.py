@@ -92,7 +92,6 @@ class Cache:
 class Generated:
     """What every generated class adds to its base."""
 
-    __slots__ = ()
     _constrained_base: type
     _constrained_names: tuple[str, ...]
 
