@@ -99,7 +99,7 @@ def preimage(
             f"say which x gives it. Write to `{raw_name(where.rsplit('.', 1)[-1])}` instead, or "
             "give the function a method right_inverse(y) -> x."
         )
-    with torch.no_grad(), isolated(value.device):
+    with isolated(value.device), torch.no_grad():
         value = value.detach()
         if not isinstance(function, Constraint):
             return _checked_preimage(function, value, where, project)

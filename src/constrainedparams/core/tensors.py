@@ -73,6 +73,11 @@ class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
             torch.autograd.graph.increment_version(self)
 
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        shown = _detach(self).requires_grad_(self.requires_grad)
+        return f"Parameter containing:\n{shown!r}"
+
+
 class Retired(nn.Parameter, metaclass=_EqualsParameter):
     """A parameter that registration replaced by one of another shape: no optimiser may step it."""
 
