@@ -1,6 +1,6 @@
 """Weights that stay on a set: y = f(x) with x free, f evaluated once per change of x."""
 
-from .core.modules import ConstrainedModule, Parametrized, extend_nn_module
+from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
 from .core.registration import (
     constraint_of,
     is_constrained,

@@ -215,7 +215,8 @@ def generated_class(base: type, names: tuple[str, ...]) -> type:
             namespace[f"_{name}_cache"] = Cache(name)
         namespace["__module__"] = base.__module__
         namespace["__doc__"] = base.__doc__
-        _classes[key] = type(base)(f"Constrained{base.__name__}", (Generated, base), namespace)
+        metaclass: Any = type(base)
+        _classes[key] = metaclass(f"Constrained{base.__name__}", (Generated, base), namespace)
     return _classes[key]
 
 

@@ -1,6 +1,6 @@
 """The user's f in its three forms (a set, an nn.Module, a callable) behind one way to call it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -36,7 +36,9 @@ def isolated(device: torch.device) -> Iterator[None]:
         yield
 
 
-def own_tensors(function: Any) -> tuple[dict[str, nn.Parameter], dict[str, Tensor], tuple[bool, ...]]:
+def own_tensors(
+    function: Any,
+) -> tuple[dict[str, nn.Parameter], dict[str, Tensor], tuple[bool, ...]]:
     """Parameters, buffers and train/eval flags of an ``nn.Module`` f; nothing for any other."""
     if not isinstance(function, nn.Module):
         return {}, {}, ()
@@ -44,15 +46,17 @@ def own_tensors(function: Any) -> tuple[dict[str, nn.Parameter], dict[str, Tenso
     return dict(function.named_parameters()), dict(function.named_buffers()), modes
 
 
-def call(function: Any, x: Tensor, state: dict[str, Tensor], own: dict[str, Tensor]) -> Tensor:
+def call(
+    function: Any, x: Tensor, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> Tensor:
     """f(x) with f's parameters replaced by ``own``, in at least float32, rounded to x's dtype."""
     raw = raised(x)
     if isinstance(function, Constraint):
         y = function.forward(raw, **state)
-    elif own and compute_dtype(x.dtype) != x.dtype:
-        y = torch.func.functional_call(function, {k: raised(v) for k, v in own.items()}, (raw,))
     elif own:
-        y = torch.func.functional_call(function, own, (raw,))
+        low = compute_dtype(x.dtype) != x.dtype
+        mine = {k: raised(v) if low else v for k, v in own.items()}
+        y = torch.func.functional_call(function, mine, (raw,))
     else:
         y = function(raw)
     if not isinstance(y, Tensor):

@@ -23,7 +23,9 @@ class Graph:
 
     __slots__ = ("leaves", "outputs", "pending", "watcher", "__weakref__")
 
-    def __init__(self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None):
+    def __init__(
+        self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None
+    ):
         self.outputs = outputs
         self.leaves = leaves
         self.watcher = watcher  # weak reference to the slot, or None for derivatives
@@ -87,9 +89,7 @@ def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) 
     present = [v for v in result if v is not None]
     if not present:
         return result
-    handed = Pullback.apply(
-        Graph(tuple(present), (*graph.leaves, *own)), *inputs, *given
-    )
+    handed = Pullback.apply(Graph(tuple(present), (*graph.leaves, *own)), *inputs, *given)
     values = iter(handed if isinstance(handed, tuple) else (handed,))
     return tuple(None if v is None else next(values) for v in result)
 

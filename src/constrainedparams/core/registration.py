@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import PendingGradients, RegistrationError
 from ..sets.contract import Constraint
-from . import optimizers, private, verified, writes
-from .classes import SLOTS, Generated, set_class, slots_of
+from . import optimizers, private, verified
+from .classes import SLOTS, set_class, slots_of
 from .function import describe, finite_or_raise, has_right_inverse, preimage
 from .slot import MODES, Slot
 from .tensors import Retired, guard, raw_name, unguard
@@ -73,9 +73,7 @@ def register_constrained_parameter(
     return module
 
 
-def remove_constrained_parameter(
-    module: Module, name: str, keep: str = "constrained"
-) -> Module:
+def remove_constrained_parameter(module: Module, name: str, keep: str = "constrained") -> Module:
     """Make ``module.name`` a plain ``nn.Parameter`` again.
 
     Args:
@@ -230,9 +228,9 @@ def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, functio
             )
 
 
-def _wrapper_classes() -> list[type]:
+def _wrapper_classes() -> list[type[nn.Module]]:
     """Classes that keep hold of the parameters or of the code of the modules inside."""
-    found: list[type] = []
+    found: list[type[nn.Module]] = []
     if "torch._dynamo.eval_frame" in sys.modules:
         found.append(sys.modules["torch._dynamo.eval_frame"].OptimizedModule)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -252,7 +250,7 @@ def _refuse_wrapped(module: nn.Module) -> None:
     for wrapper in _wrapper_classes():
         # The instances of a class refer to it: one pass over the collector's list, no search below.
         holders = [o for o in gc.get_referrers(wrapper) if type(o) is wrapper]
-        if any(part is module for holder in holders for part in nn.Module.modules(holder)):
+        if any(part is module for holder in holders for part in holder.modules()):
             kinds.append(wrapper.__name__)
     if kinds:
         raise RegistrationError(
@@ -353,21 +351,9 @@ def updated(module: nn.Module, name: str | None = None) -> None:
     """
     if name is not None and name not in slots_of(module):
         raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained."
-            + nearest(name, slots_of(module))
+            f"{type(module).__name__}.{name} is not constrained." + nearest(name, slots_of(module))
         )
     for part in module.modules() if name is None else (module,):
         for slot in slots_of(part).values():
             if name in (None, slot.name):
                 slot.expire(part)
-
-
-__all__ = [
-    "Generated",
-    "constraint_of",
-    "is_constrained",
-    "register_constrained_parameter",
-    "remove_constrained_parameter",
-    "updated",
-    "writes",
-]

@@ -5,7 +5,7 @@ import weakref
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import private
 
@@ -63,15 +63,14 @@ class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
     __torch_function__ = private.disabled_torch_function
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:  # type: ignore[override]
         return _detach(self)
 
     @data.setter
-    def data(self, value: torch.Tensor) -> None:
+    def data(self, value: Tensor) -> None:
         private.tensor_data.__set__(self, value)
         if not self.is_inference():
             torch.autograd.graph.increment_version(self)
-
 
     def __repr__(self) -> str:  # type: ignore[override]
         shown = _detach(self).requires_grad_(self.requires_grad)
@@ -104,11 +103,11 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     update = updated
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:  # type: ignore[override]
         return _detach(self)
 
     @data.setter
-    def data(self, value: torch.Tensor) -> None:
+    def data(self, value: Tensor) -> None:
         module, name = self._owner()
         setattr(module, name, value)
 
@@ -128,7 +127,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
         module._parameters[raw_name(name)].requires_grad_(requires_grad)  # type: ignore[union-attr]
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:  # type: ignore[override]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:  # type: ignore[override]
         copied = memo[id(self)] = _detach(self).clone()
         return copied
 
@@ -136,15 +135,24 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
         return _detach(self).__reduce_ex__(protocol)
 
 
+def as_constrained(y: Any, home: "weakref.ref[nn.Module]", name: str) -> Constrained:
+    """Make ``y`` the constrained tensor ``name`` of a module, in place: a subclass view would be
+    refused by autograd after an in-place write.
+    """
+    y.__class__ = Constrained
+    y._home = (home, name)
+    return y
+
+
 def raw_name(name: str) -> str:
     """Where the unconstrained tensor of ``name`` is registered."""
     return f"_{name}_unconstrained"
 
 
-def guard(x: nn.Parameter) -> None:
+def guard(x: Tensor) -> None:
     """Watch ``x``: plain parameters only, subclasses of others keep their own class."""
     if type(x) is nn.Parameter:
-        x.__class__ = Unconstrained
+        x.__class__ = Unconstrained  # type: ignore[assignment]
 
 
 def unguard(x: nn.Parameter) -> None:

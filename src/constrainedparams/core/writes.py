@@ -81,12 +81,9 @@ def assign(slot: Any, module: nn.Module, value: Any) -> None:
     write(module, slot, x, new_x, state)
 
 
-def write(
-    module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]
-) -> None:
+def write(module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]) -> None:
     """copy_, never set_: optimisers and reducers keep hold of the tensors."""
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first sets grad mode
         x.copy_(new_x)
         for key, tensor in state.items():
             module._buffers[f"_{slot.name}_{key}"].copy_(tensor)  # type: ignore[union-attr]
-

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from .registration import register_constrained_parameter, updated
+from ..core.registration import register_constrained_parameter, updated
 
 
 class ConstrainedModule(nn.Module):
