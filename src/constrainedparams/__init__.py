@@ -1,6 +1,5 @@
 """Weights that stay on a set: y = f(x) with x free, f evaluated once per change of x."""
 
-from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
 from .core.registration import (
     constraint_of,
     is_constrained,
@@ -22,6 +21,7 @@ from .errors import (
 from .sets import *  # noqa: F403  (sets/__init__.py names them)
 from .sets import __all__ as _sets
 from .tools.deferred import deferred_pullback
+from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
 from .tools.statistics import statistics
 from .tools.temporary import temporarily
 

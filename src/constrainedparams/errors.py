@@ -16,8 +16,8 @@ __all__ = [
 class ConstraintError(Exception):
     """Base of every error raised by this library.
 
-    No subclass derives from AttributeError: an AttributeError raised by a descriptor would send Python
-    on to ``nn.Module.__getattr__``, which replaces its message by "has no attribute".
+    No subclass derives from AttributeError: an AttributeError raised by a descriptor would send
+    Python on to ``nn.Module.__getattr__``, which replaces its message by "has no attribute".
     """
 
 
@@ -34,7 +34,7 @@ class NoRightInverse(ConstraintError, TypeError):
 
 
 class FunctionError(ConstraintError, ValueError):
-    """f(x) is not what a constrained tensor can be: no tensor, not finite, of another dtype or device."""
+    """f(x) cannot be a constrained tensor: not one, not finite, of another dtype or device."""
 
 
 class CapturedTensor(FunctionError):

@@ -1,4 +1,4 @@
-"""The classes constrained modules get: one per base class and set of names, shared by all modules."""
+"""The classes constrained modules get: one per base class and set of names, shared."""
 
 import sys
 from typing import Any
@@ -206,7 +206,7 @@ def _polish(module: Any, slot: Slot, repolish: bool) -> None:
 
 
 def generated_class(base: type, names: tuple[str, ...]) -> type:
-    """The class for ``base`` with ``names`` constrained; made once, found by pickle through base."""
+    """The class for ``base`` with ``names`` constrained; pickle finds it through base."""
     key = (base, names)
     if key not in _classes:
         namespace: dict[str, Any] = {"_constrained_base": base, "_constrained_names": names}
@@ -215,8 +215,8 @@ def generated_class(base: type, names: tuple[str, ...]) -> type:
             namespace[f"_{name}_cache"] = Cache(name)
         namespace["__module__"] = base.__module__
         namespace["__doc__"] = base.__doc__
-        metaclass: Any = type(base)
-        _classes[key] = metaclass(f"Constrained{base.__name__}", (Generated, base), namespace)
+        make: Any = type(base)  # nn.Module classes may have a metaclass of their own
+        _classes[key] = make(f"Constrained{base.__name__}", (Generated, base), namespace)
     return _classes[key]
 
 
@@ -228,5 +228,5 @@ def _rebuild(base: type, names: tuple[str, ...]) -> Any:
 def set_class(module: nn.Module) -> None:
     """Give ``module`` the class for the slots it has now; its own class when it has none."""
     base = getattr(type(module), "_constrained_base", type(module))
-    names = tuple(slots_of(module))
+    names = tuple(sorted(slots_of(module)))
     module.__class__ = generated_class(base, names) if names else base

@@ -99,9 +99,9 @@ def preimage(
     """x and state with f(x) = value, and the value itself, moved onto the set when ``project``."""
     if not has_right_inverse(function):
         raise NoRightInverse(
-            f"{where} was given a value, but {describe(function)} has no `right_inverse` that would "
-            f"say which x gives it. Write to `{raw_name(where.rsplit('.', 1)[-1])}` instead, or "
-            "give the function a method right_inverse(y) -> x."
+            f"{where} was given a value, but {describe(function)} has no `right_inverse` that "
+            f"would say which x gives it. Write to `{raw_name(where.rsplit('.', 1)[-1])}` instead, "
+            "or give the function a method right_inverse(y) -> x."
         )
     with isolated(value.device), torch.no_grad():
         value = value.detach()
@@ -156,8 +156,8 @@ def _checked_preimage(
         return x, {}, value
     if not project:
         raise ConstraintViolation(
-            f"{where}: f(right_inverse(value)) is {distance:.3g} away from the value, where at most "
-            f"{bound:.3g} is rounding: the value is not in the range of {describe(function)}. "
+            f"{where}: f(right_inverse(value)) is {distance:.3g} away from the value, where at "
+            f"most {bound:.3g} is rounding: the value is not in the range of {describe(function)}. "
             "Give it a value of the form f(x)."
         )
     return x, {}, reached

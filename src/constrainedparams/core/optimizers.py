@@ -53,15 +53,17 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     held = _held(optimizer)
     if any(type(p) is Retired for p in held.values()):
         raise StaleOptimizer(
-            f"{type(optimizer).__name__} still holds a parameter that was replaced when a constraint "
-            "was registered (x has another shape than y). Make the optimiser after registering."
+            f"{type(optimizer).__name__} still holds a parameter that was replaced when a "
+            "constraint was registered (x has another shape than y). Make the optimiser after "
+            "registering."
         )
     for slot in _slots_of(held):
         if slot.pending():
             raise PendingGradients(
                 f"{type(optimizer).__name__}.step() while gradients of `{slot.name}` collected by "
-                "deferred_pullback are pending. Run the last backward of the step outside the block "
-                "(`with deferred_pullback(model):` around all but the last), or call `discard()`."
+                "deferred_pullback are pending. Run the last backward of the step outside the "
+                "block (`with deferred_pullback(model):` around all but the last), or call "
+                "`discard()`."
             )
         module = slot.record.home()
         if module is not None:
@@ -74,7 +76,7 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     ]
 
 
-def _post_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     """A step that moved no version moved the value all the same: say so, and empty the slots."""
     if torch.compiler.is_compiling() or private.tracing_state() is not None:
         return

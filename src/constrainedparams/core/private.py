@@ -66,7 +66,8 @@ def transforming() -> bool:
 def plain_saved_tensors() -> Iterator[None]:
     """No default saved-tensor hooks inside (activation checkpointing, offloading).
 
-    They are popped, not shadowed by identity hooks: those would switch off autograd's version check.
+    They are popped, not shadowed by identity hooks: those would switch off autograd's version
+    check.
     """
     held = []
     if _top_hooks is not None:

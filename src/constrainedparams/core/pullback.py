@@ -17,11 +17,12 @@ class Watcher(Protocol):
 class Graph:
     """Outputs as a function of leaves that belong to nobody else.
 
-    The leaves are detached aliases of the parameters: hooks on the parameters, reducers and clipping
-    see one total after the node, not the parts inside. The graph is never freed by a backward.
+    The leaves are detached aliases of the parameters: hooks on the parameters, reducers and
+    clipping see one total after the node, not the parts inside. No backward frees the
+    graph.
     """
 
-    __slots__ = ("leaves", "outputs", "pending", "watcher", "__weakref__")
+    __slots__ = ("__weakref__", "leaves", "outputs", "pending", "watcher")
 
     def __init__(
         self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None
@@ -53,7 +54,7 @@ class Graph:
 
 
 class Pullback(torch.autograd.Function):
-    """One node over a private graph. Any number of backwards; each order of derivative is one more."""
+    """One node over a private graph. Any number of backwards; each order of derivative adds one."""
 
     @staticmethod
     def forward(ctx: Any, graph: Graph, *inputs: Tensor) -> Any:
@@ -97,6 +98,7 @@ def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) 
 def foreign_leaf(y: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
     """A trainable leaf of y's graph that is none of ``leaves``, if there is one."""
     own = {id(leaf) for leaf in leaves}
+    stack: list[Any]
     stack, seen = [y.grad_fn] if y.grad_fn is not None else [], set()
     if y.grad_fn is None and y.requires_grad and id(y) not in own:
         return y

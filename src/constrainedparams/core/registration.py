@@ -1,4 +1,4 @@
-"""Register and remove constrained parameters: everything is validated before anything is changed."""
+"""Register and remove constrained parameters: validate everything, then change."""
 
 import difflib
 import gc
@@ -39,8 +39,8 @@ def register_constrained_parameter(
         project: move a value that is off the set onto it; ``False`` refuses it.
 
     Returns:
-        ``module``. x is ``module._{name}_unconstrained``, the same ``nn.Parameter`` object as before
-        when the shapes agree.
+        ``module``. x is ``module._{name}_unconstrained``, the same ``nn.Parameter`` object as
+        before when the shapes agree.
 
     Raises:
         RegistrationError: nothing can be registered under this name with this function.
@@ -57,7 +57,7 @@ def register_constrained_parameter(
         >>> bool((layer.weight.abs() < 1).all())
         True
     """
-    _check_arguments(module, name, function, update)
+    _check_arguments(module, function, update)
     present = slots_of(module).get(name)
     if present is not None:
         _same_or_refuse(module, present, function, update)
@@ -141,7 +141,7 @@ def nearest(word: str, known: Any) -> str:
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
-def _check_arguments(module: Any, name: Any, function: Any, update: Any) -> None:
+def _check_arguments(module: Any, function: Any, update: Any) -> None:
     if not isinstance(module, nn.Module):
         raise RegistrationError(
             f"module is {type(module).__name__}; expected an nn.Module. For a tensor without a "
@@ -159,8 +159,8 @@ def _check_arguments(module: Any, name: Any, function: Any, update: Any) -> None
         )
     if not callable(function):
         raise RegistrationError(
-            f"function is {type(function).__name__}, which cannot be called; expected a set such as "
-            "`Orthogonal()`, an nn.Module or a function of one tensor."
+            f"function is {type(function).__name__}, which cannot be called; expected a set such "
+            "as `Orthogonal()`, an nn.Module or a function of one tensor."
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
@@ -209,8 +209,8 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
         )
     if not (parameter.is_floating_point() or parameter.is_complex()):
         raise RegistrationError(
-            f"{where} is {parameter.dtype}; expected a floating point or complex parameter. Cast it "
-            "first, for example with `module.float()`."
+            f"{where} is {parameter.dtype}; expected a floating point or complex parameter. Cast "
+            "it first, for example with `module.float()`."
         )
     return parameter
 
@@ -218,14 +218,14 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
 def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function: Any) -> None:
     """Four axes are no batch of matrices unless the user says so."""
     matrix_set = isinstance(function, Constraint) and function.event_dim == 2
-    if matrix_set and isinstance(module, _ConvNd) and name == "weight":
-        if getattr(function, "view", None) is None:
-            axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
-            raise RegistrationError(
-                f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a "
-                f'set of matrices. Say how to read it: view="{axes} -> o ({axes[2:]})", or '
-                'view="batch" for a batch of small matrices.'
-            )
+    unread = matrix_set and getattr(function, "view", None) is None
+    if unread and isinstance(module, _ConvNd) and name == "weight":
+        axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
+        raise RegistrationError(
+            f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a "
+            f'set of matrices. Say how to read it: view="{axes} -> o ({axes[2:]})", or '
+            'view="batch" for a batch of small matrices.'
+        )
 
 
 def _wrapper_classes() -> list[type[nn.Module]]:
@@ -356,4 +356,4 @@ def updated(module: nn.Module, name: str | None = None) -> None:
     for part in module.modules() if name is None else (module,):
         for slot in slots_of(part).values():
             if name in (None, slot.name):
-                slot.expire(part)
+                slot.drop("updated() was called")

@@ -62,7 +62,7 @@ class Counts:
 
 
 class Slot:
-    """Where the constrained tensor of one name lives. Holds no module: copies never share a value."""
+    """Where the tensor of one name lives. Holds no module: copies never share a value."""
 
     def __init__(
         self,
@@ -164,8 +164,8 @@ class Slot:
         """Run f once, keep its graph, hand out y as the output of one node over it."""
         if type(x).__name__ == "DTensor":
             raise ConstraintError(
-                f"{self.where(module)} was read while its parameter is sharded (a DTensor): f needs "
-                "the whole tensor. Read it inside forward, or call `module.unshard()` first."
+                f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
+                "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
             )
         for parameter in (x, *own_tensors(self.function_of(module))[0].values()):
             guard(parameter)
@@ -180,7 +180,7 @@ class Slot:
         return record.y
 
     def build(self, module: nn.Module, x: Tensor) -> Record:
-        """Evaluate f on leaves of its own. Versions of x are read before f, of f's buffers after."""
+        """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
         record = Record()
         function = self.function_of(module)
         parameters = own_tensors(function)[0]
@@ -210,7 +210,7 @@ class Slot:
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
         """f at a start that nobody has taken yet: every complaint comes before any change.
 
-        Without a right inverse x is the parameter itself, and this evaluation is the first one kept.
+        Without a right inverse x is the parameter itself, and this evaluation is kept.
         """
         with isolated(x.device), torch.enable_grad():
             if isinstance(x, nn.Parameter):
@@ -237,15 +237,16 @@ class Slot:
         return alias.requires_grad_(tensor.requires_grad)
 
     def graph(self, module: nn.Module, value: Tensor, leaves: tuple[Tensor, ...]) -> Graph | None:
-        """The private graph of ``value``; refused when it holds somebody else's trainable tensor."""
+        """The private graph of ``value``; refused with somebody else's trainable tensor in it."""
         if not torch.is_grad_enabled():
             return None
         foreign = foreign_leaf(value, leaves)
         if foreign is not None:
             raise CapturedTensor(
-                f"{self.where(module)}: {describe(self.function)} also depends on a tensor of shape "
-                f"{tuple(foreign.shape)} that trains and that it does not own. Make the function an "
-                "nn.Module that has the tensor as a parameter, or use `tensor.detach()` in it."
+                f"{self.where(module)}: {describe(self.function)} also depends on a tensor of "
+                f"shape {tuple(foreign.shape)} that trains and that it does not own. "
+                "Make the "
+                "function an nn.Module that has the tensor as a parameter, or use `tensor.detach()` in it."
             )
         return Graph((value,), leaves, weakref.ref(self)) if value.requires_grad else None
 
@@ -288,8 +289,8 @@ class Slot:
         if self.pending():
             raise PendingGradients(
                 f"`{self.name}` changed ({reason}) while gradients collected by deferred_pullback "
-                "are pending. Run the last backward outside the block before x changes, or drop the "
-                "sums with `discard()`."
+                "are pending. Run the last backward outside the block before x changes, or drop "
+                "the sums with `discard()`."
             )
         held, version = weakref.ref(record.y), record.y_alias._version
         self.record = None
@@ -297,10 +298,6 @@ class Slot:
         del record
         if held() is not None:
             self.former.append((held, version))
-
-    def expire(self, module: nn.Module, reason: str = "updated() was called") -> None:
-        """x was changed by somebody: f runs again at the next read."""
-        self.drop(reason)
 
     def settle(self, module: nn.Module) -> None:
         """Notice writes to y, see ``writes``."""

@@ -1,20 +1,20 @@
-"""The two tensors a user holds: x, a parameter whose ``.data`` is watched, and y, handed out by f."""
+"""The tensors a user holds: x, a parameter whose ``.data`` is watched, and y, handed out."""
 
 import sys
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from . import private
 
-_detach = torch._C.TensorBase.detach
-_requires_grad = torch._C.TensorBase.requires_grad
+_detach: Any = torch._C.TensorBase.detach
+_requires_grad: Any = torch._C.TensorBase.requires_grad
 
 
 class _EqualsParameter(type(nn.Parameter)):  # type: ignore[misc]
-    """Makes ``type(p) == nn.Parameter`` true, which torch asks before it takes its foreach paths."""
+    """Makes ``type(p) == nn.Parameter`` true, which torch asks before its foreach paths."""
 
     def __eq__(cls, other: object) -> bool:
         return other is nn.Parameter or type.__eq__(cls, other)
@@ -33,7 +33,7 @@ class _EqualsTensor(type(torch.Tensor)):  # type: ignore[misc]
         return hash(torch.Tensor)
 
 
-class _Watched:
+class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
     """``nn.Parameter(tensor)`` works for a watched tensor as for a plain one."""
 
     def detach(self) -> Any:
@@ -48,7 +48,7 @@ class _Watched:
         return isinstance(self, Unconstrained)
 
     @_is_param.setter
-    def _is_param(self, value: bool) -> None:
+    def _is_param(self, _: bool) -> None:
         if isinstance(self, Constrained):  # a parameter of its own, not an alias of y
             private.tensor_data.__set__(self, _detach(self).clone())
         self.__class__ = nn.Parameter  # type: ignore[assignment]
@@ -63,7 +63,7 @@ class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
     __torch_function__ = private.disabled_torch_function
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return _detach(self)
 
     @data.setter
@@ -98,12 +98,12 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     def updated(self) -> None:
         """Say that x was changed: f runs again at the next read."""
         module, name = self._owner()
-        module.__dict__["_constrained_slots"][name].expire(module)
+        module.__dict__["_constrained_slots"][name].drop("updated() was called")
 
     update = updated
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return _detach(self)
 
     @data.setter
@@ -112,14 +112,14 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
         setattr(module, name, value)
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         return _requires_grad.__get__(self)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
 
-    def requires_grad_(self, requires_grad: bool = True) -> "Constrained":  # type: ignore[override]
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Freeze or unfreeze x, of which this tensor is a function."""
         if not hasattr(self, "_home"):  # a parameter in the making: see _Watched
             return torch._C.TensorBase.requires_grad_(self, requires_grad)
@@ -127,7 +127,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
         module._parameters[raw_name(name)].requires_grad_(requires_grad)  # type: ignore[union-attr]
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:  # type: ignore[override]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         copied = memo[id(self)] = _detach(self).clone()
         return copied
 
@@ -152,10 +152,10 @@ def raw_name(name: str) -> str:
 def guard(x: Tensor) -> None:
     """Watch ``x``: plain parameters only, subclasses of others keep their own class."""
     if type(x) is nn.Parameter:
-        x.__class__ = Unconstrained  # type: ignore[assignment]
+        x.__class__ = Unconstrained
 
 
 def unguard(x: nn.Parameter) -> None:
     """Make ``x`` a plain ``nn.Parameter`` again."""
     if type(x) is Unconstrained:
-        x.__class__ = nn.Parameter
+        x.__class__ = nn.Parameter  # type: ignore[assignment]

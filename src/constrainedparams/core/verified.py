@@ -11,20 +11,20 @@ _epoch = 0
 _installed = False
 
 
-def _enter(module: Any, args: Any) -> None:
+def _enter(_module: Any, _args: Any) -> None:
     global _depth, _epoch
     if _depth == 0:
         _epoch += 1
     _depth += 1
 
 
-def _leave(module: Any, args: Any, result: Any) -> None:
+def _leave(_module: Any, _args: Any, _result: Any) -> None:
     global _depth
     _depth = max(0, _depth - 1)
 
 
 def install() -> None:
-    """Count outermost forwards: only once a verified parameter exists, since hooks cost each call."""
+    """Count outermost forwards, from the first verified parameter on: hooks cost each call."""
     global _installed
     if not _installed:
         nn_module.register_module_forward_pre_hook(_enter)

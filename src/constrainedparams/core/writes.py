@@ -12,15 +12,15 @@ from .tensors import raw_name
 
 
 def settle(slot: Any, module: nn.Module) -> None:
-    """Carry a write into y to x, or say why not; the last good value is what the next read gives."""
+    """Carry a write into y to x, or say why not; the next read gives the last good value."""
     where = slot.where(module)
     for held, version in slot.former:
         y = held()
         if y is not None and y._version != version:
             slot.former = [pair for pair in slot.former if pair[0] is not held]
             raise ConstraintViolation(
-                f"{where}: somebody wrote into a tensor that was read from it before x changed. The "
-                f"write is ignored. Write to the present value: `module.{slot.name} = value`."
+                f"{where}: somebody wrote into a tensor that was read from it before x changed. "
+                f"The write is ignored. Write to the present value: `module.{slot.name} = value`."
             )
     record = slot.record
     if record is None or not record.written():
@@ -59,8 +59,8 @@ def assign(slot: Any, module: nn.Module, value: Any) -> None:
         )
     if not isinstance(value, Tensor):
         raise ConstraintError(
-            f"{where} = {type(value).__name__}: expected a tensor. Wrap it: `torch.as_tensor(...)`. "
-            "To remove the constraint use `remove_constrained_parameter`."
+            f"{where} = {type(value).__name__}: expected a tensor. Wrap it: `torch.as_tensor(...)`."
+            " To remove the constraint use `remove_constrained_parameter`."
         )
     x = module._parameters[raw_name(slot.name)]
     assert x is not None
@@ -68,8 +68,8 @@ def assign(slot: Any, module: nn.Module, value: Any) -> None:
     expected = slot.shape
     if tuple(value.shape) != expected:
         raise ShapeError(
-            f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a tensor "
-            f"of shape {expected}."
+            f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a "
+            f"tensor of shape {expected}."
         )
     new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
     if new_x.shape != x.shape:

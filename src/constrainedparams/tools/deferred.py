@@ -12,9 +12,9 @@ from ..errors import PendingGradients
 class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     """Inside, a backward adds up dL/dy at y; the first backward outside carries the sum to x.
 
-    Used like DDP's ``no_sync()``: all micro-batches but the last run inside. Then f is differentiated
-    once per optimiser step. ``torch.autograd.grad(loss, x)`` and ``create_graph=True`` do not work
-    inside. Nested blocks count as one.
+    Used like DDP's ``no_sync()``: all micro-batches but the last run inside. Then f is
+    differentiated once per optimiser step. ``torch.autograd.grad(loss, x)`` and
+    ``create_graph=True`` do not work inside. Nested blocks count as one.
 
     Raises:
         PendingGradients: the outermost block is entered while sums of an earlier one are pending.
