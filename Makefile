@@ -1,0 +1,53 @@
+# Every target creates what it needs on first use: Python 3.11 with pip is enough.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' -not -name __pycache__)
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: demo test lint format mutants clean
+.DELETE_ON_ERROR:
+
+# Trains four networks on handwritten digits, prints a table, draws the curves.
+demo: $(VENV)/.demo
+	$(PY) examples/digits.py $(ARGS)
+
+# Tests the built wheel; run inside tests/ with safe paths on, so that src/ cannot be imported.
+test: $(VENV)/.dev
+	cd tests && ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# Changes the code in many small ways and asks the tests to notice each.
+mutants: $(VENV)/.dev
+	$(PY) tests/mutants/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.runtime: constraints.txt
+	@test -n "$(PYTHON)" || { echo "Set PYTHON to a Python of 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch einops hatchling
+	@touch $@
+
+build/wheel/.built: $(SOURCES) $(VENV)/.runtime
+	rm -rf build/wheel
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@touch $@
+
+# The wheel with its extra of that name: .demo what the demo needs, .dev everything.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: build/wheel/.built
+	$(PIP) install --force-reinstall --no-deps build/wheel/*.whl
+	$(PIP) install --constraint constraints.txt "$$(echo build/wheel/*.whl)[$*]"
+	@touch $@
