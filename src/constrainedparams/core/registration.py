@@ -186,14 +186,16 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
         present = hasattr(type(module), str(name)) or hasattr(module, str(name))
         known = [k for k, v in module._parameters.items() if v is not None]
         if present and str(name) not in module._parameters:
-            value = type(getattr(module, str(name), None)).__name__
             inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
-            hint = (
-                " The module is a wrapper: register on the module inside, before wrapping."
-                if isinstance(inner, nn.Module)
-                else f" Make it one: `module.{name} = nn.Parameter(...)`."
+            if isinstance(inner, nn.Module):
+                raise RegistrationError(
+                    f"{type(module).__name__} wraps another module, which owns `{name}`. Register on "
+                    "the module inside, before wrapping it."
+                )
+            raise RegistrationError(
+                f"{where} is {type(getattr(module, name, None)).__name__}, not an nn.Parameter. "
+                f"Make it one: `module.{name} = nn.Parameter(...)`."
             )
-            raise RegistrationError(f"{where} is {value}, not an nn.Parameter.{hint}")
         raise RegistrationError(
             f"{where} does not exist or is None; parameters here: {', '.join(known) or 'none'}."
             + nearest(str(name), known)

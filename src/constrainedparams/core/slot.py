@@ -245,8 +245,8 @@ class Slot:
             raise CapturedTensor(
                 f"{self.where(module)}: {describe(self.function)} also depends on a tensor of "
                 f"shape {tuple(foreign.shape)} that trains and that it does not own. "
-                "Make the "
-                "function an nn.Module that has the tensor as a parameter, or use `tensor.detach()` in it."
+                "Make the function an nn.Module that has the tensor as a parameter, or use "
+                "`tensor.detach()` in it."
             )
         return Graph((value,), leaves, weakref.ref(self)) if value.requires_grad else None
 
