@@ -4,6 +4,7 @@ import difflib
 import gc
 import logging
 import sys
+import weakref
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from .function import describe, finite_or_raise, has_right_inverse, preimage
 from .slot import MODES, Slot
 from .tensors import Retired, guard, raw_name, unguard
 
+_seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 logger = logging.getLogger("constrainedparams")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -189,8 +191,8 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
             inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
             if isinstance(inner, nn.Module):
                 raise RegistrationError(
-                    f"{type(module).__name__} wraps another module, which owns `{name}`. Register on "
-                    "the module inside, before wrapping it."
+                    f"{type(module).__name__} wraps another module, which owns `{name}`. Register "
+                    "on the module inside, before wrapping it."
                 )
             raise RegistrationError(
                 f"{where} is {type(getattr(module, name, None)).__name__}, not an nn.Parameter. "
@@ -230,14 +232,24 @@ def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, functio
         )
 
 
-def _wrapper_classes() -> list[type[nn.Module]]:
-    """Classes that keep hold of the parameters or of the code of the modules inside."""
-    found: list[type[nn.Module]] = []
+def _wrappers() -> list[nn.Module]:
+    """Modules that keep hold of the parameters or of the code of the modules inside."""
+    kinds: list[type[nn.Module]] = []
     if "torch._dynamo.eval_frame" in sys.modules:
-        found.append(sys.modules["torch._dynamo.eval_frame"].OptimizedModule)
+        kinds.append(sys.modules["torch._dynamo.eval_frame"].OptimizedModule)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        found.append(nn.parallel.DistributedDataParallel)
-    return found
+        kinds.append(nn.parallel.DistributedDataParallel)
+    return [holder for kind in kinds for holder in _instances(kind)]
+
+
+def _instances(kind: type[nn.Module]) -> list[nn.Module]:
+    """All live instances of a class. Each counts as a reference to it: no change, no search."""
+    count, known = _seen.get(kind, (-1, []))
+    alive = [ref() for ref in known]
+    if sys.getrefcount(kind) != count or None in alive:
+        alive = [o for o in gc.get_referrers(kind) if type(o) is kind]
+        _seen[kind] = (sys.getrefcount(kind), [weakref.ref(o) for o in alive if o is not None])
+    return [o for o in alive if o is not None]
 
 
 def _refuse_wrapped(module: nn.Module) -> None:
@@ -249,11 +261,9 @@ def _refuse_wrapped(module: nn.Module) -> None:
         kinds.append(type(module).__name__)
     if getattr(module, "_compiled_call_impl", None) is not None:
         kinds.append("torch.compile")
-    for wrapper in _wrapper_classes():
-        # The instances of a class refer to it: one pass over the collector's list, no search below.
-        holders = [o for o in gc.get_referrers(wrapper) if type(o) is wrapper]
-        if any(part is module for holder in holders for part in holder.modules()):
-            kinds.append(wrapper.__name__)
+    for wrapper in _wrappers():
+        if any(part is module for part in wrapper.modules()):
+            kinds.append(type(wrapper).__name__)
     if kinds:
         raise RegistrationError(
             f"{type(module).__name__} is already inside {kinds[0]}, which keeps the parameters it "
