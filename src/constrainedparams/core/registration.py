@@ -5,6 +5,7 @@ import gc
 import logging
 import sys
 import weakref
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -169,15 +170,21 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
 
 
 def _same_or_refuse(module: nn.Module, slot: Slot, function: Any, update: str) -> None:
-    same = slot.function is function or (
-        isinstance(function, Constraint) and slot.function == function
-    )
-    if not same or slot.mode != update:
+    if not _same_function(slot.function, function) or slot.mode != update:
         raise RegistrationError(
             f"{slot.where(module)} is already constrained by {describe(slot.function)} "
             f"(update={slot.mode!r}). Call `remove_constrained_parameter(module, {slot.name!r})` "
             "before registering another function."
         )
+
+
+def _same_function(one: Any, other: Any) -> bool:
+    """A notebook cell that runs twice makes an equal function, not the same one."""
+    if isinstance(one, FunctionType) and isinstance(other, FunctionType):
+        cells = [[c.cell_contents for c in f.__closure__ or ()] for f in (one, other)]
+        held = all(a is b for a, b in zip(*cells, strict=False))
+        return held and (one.__code__, one.__defaults__) == (other.__code__, other.__defaults__)
+    return one is other or (isinstance(one, Constraint) and one == other)
 
 
 def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
