@@ -337,7 +337,7 @@ def _commit(
     if slot.record is not None:
         optimizers.follow(slot)
     if slot.mode == "verified":
-        verified.install()
+        verified.install(slot)
 
 
 def _rename(module: nn.Module, old: str, new: str, parameter: nn.Parameter) -> None:

@@ -1,5 +1,6 @@
 """update="verified": x compared with a snapshot, once per outermost forward or bare access."""
 
+import weakref
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch.nn.modules import module as nn_module
 
 _depth = 0
 _epoch = 0
-_installed = False
+_users = 0
+_hooks: list[Any] = []
 
 
 def _enter(_module: Any, _args: Any) -> None:
@@ -23,13 +25,23 @@ def _leave(_module: Any, _args: Any, _result: Any) -> None:
     _depth = max(0, _depth - 1)
 
 
-def install() -> None:
-    """Count outermost forwards, from the first verified parameter on: hooks cost each call."""
-    global _installed
-    if not _installed:
-        nn_module.register_module_forward_pre_hook(_enter)
-        nn_module.register_module_forward_hook(_leave, always_call=True)
-        _installed = True
+def install(slot: Any) -> None:
+    """Count outermost forwards while a verified parameter lives: hooks cost each call."""
+    global _users
+    _users += 1
+    weakref.finalize(slot, _release)
+    if not _hooks:
+        _hooks.append(nn_module.register_module_forward_pre_hook(_enter))
+        _hooks.append(nn_module.register_module_forward_hook(_leave, always_call=True))
+
+
+def _release() -> None:
+    global _users, _depth
+    _users -= 1
+    if _users == 0:
+        _depth = 0
+        while _hooks:
+            _hooks.pop().remove()
 
 
 class Snapshot:
