@@ -62,7 +62,7 @@ class Value:
 
     def __set__(self, module: Any, value: Any) -> None:
         slot = module.__dict__[SLOTS][self.name]
-        writes.assign(slot, module, value)
+        writes.replace(slot, module, value)
 
     def __delete__(self, module: Any) -> None:
         raise RegistrationError(
@@ -102,7 +102,7 @@ class Generated:
             if private.called_by_functional_call(sys._getframe(1)):
                 _override(slot, value)
             else:
-                writes.assign(slot, self, value)  # type: ignore[arg-type]
+                writes.replace(slot, self, value)  # type: ignore[arg-type]
             return
         super().__setattr__(name, value)
         for slot in slots.values():

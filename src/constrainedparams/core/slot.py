@@ -213,12 +213,13 @@ class Slot:
         Without a right inverse x is the parameter itself, and this evaluation is kept.
         """
         with isolated(x.device), torch.enable_grad():
-            if isinstance(x, nn.Parameter):
+            if isinstance(x, nn.Parameter) and versioned(x):
                 self.record = self.build(module, x)
                 self.counts = Counts(evaluations=1, reason="registration")
                 return self.record.y
             parameters = own_tensors(self.function)[0]
-            inputs = (x.detach().requires_grad_(), *parameters.values())
+            start = x.detach() if versioned(x) else x.clone()
+            inputs = (start.requires_grad_(), *parameters.values())
             leaves = tuple(self.leaf(t) for t in inputs)
             value = call(
                 self.function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True))

@@ -1,5 +1,6 @@
 """Writes to y: noticed at the next use, carried to x when the value is on the set."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -48,6 +49,16 @@ def settle(slot: Any, module: nn.Module) -> None:
         raise type(error)(
             f"{error} (The value was written in place; the last good value is kept.)"
         ) from None
+
+
+def replace(slot: Any, module: nn.Module, value: Any) -> None:
+    """An assignment. It supersedes a write into y; refused, it leaves the earlier write standing."""
+    try:
+        assign(slot, module, value)
+    except ConstraintError:
+        with suppress(ConstraintError):
+            settle(slot, module)
+        raise
 
 
 def assign(slot: Any, module: nn.Module, value: Any) -> None:
