@@ -111,8 +111,8 @@ def preimage(
         inside = bool(torch.as_tensor(function.contains(value)).all())
         if not inside and not project:
             raise off_the_set(function, value, where)
-        wide = raised(value)
-        target = wide if inside else function.project(wide)
+        # A value of half precision that is on the set to its rounding is judged in its own dtype.
+        target = value if inside else function.project(raised(value))
         found = function.right_inverse(target)
         x, state = found if isinstance(found, tuple) else (found, {})
     return x.to(value.dtype), state, target
