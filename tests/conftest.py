@@ -1,0 +1,18 @@
+"""Strictness for every test: warnings are errors, seeds are fixed, one thread per operation."""
+
+import pytest
+import torch
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+    # torch calls its own deprecated functions on the first compilation or forward-mode derivative
+    for name in ("script", "script_method", "interface"):
+        ignored = f"ignore:.torch.jit.{name}. is deprecated:DeprecationWarning"
+        config.addinivalue_line("filterwarnings", ignored)
+    config.addinivalue_line("markers", "distributed: starts processes that talk over loopback")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
