@@ -221,7 +221,7 @@ def generated_class(base: type, names: tuple[str, ...]) -> type:
 
 
 def _rebuild(base: type, names: tuple[str, ...]) -> Any:
-    cls = generated_class(base, names)
+    cls: Any = generated_class(base, names)
     return cls.__new__(cls)
 
 
