@@ -4,8 +4,10 @@ __all__ = [
     "CapturedTensor",
     "ConstraintError",
     "ConstraintViolation",
+    "DtypeError",
     "FunctionError",
     "NoRightInverse",
+    "OptionError",
     "PendingGradients",
     "RegistrationError",
     "ShapeError",
@@ -51,3 +53,11 @@ class ShapeError(ConstraintError, ValueError):
 
 class StaleOptimizer(ConstraintError, RuntimeError):
     """An optimiser still holds a parameter that registration replaced by one of another shape."""
+
+
+class OptionError(ConstraintError, ValueError):
+    """An option or a constant with which a set does not exist."""
+
+
+class DtypeError(ConstraintError, TypeError):
+    """A dtype in which a set has no version."""

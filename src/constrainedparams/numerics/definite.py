@@ -1,0 +1,123 @@
+"""Cholesky factors: from a free matrix, to a free matrix, and how far a matrix is from having one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .elementary import inverse_softplus, precise, softplus
+
+__all__ = [
+    "cholesky",
+    "contraction",
+    "factor",
+    "factor_inverse",
+    "gram",
+    "hermitian",
+    "identity_like",
+    "log_det_gram",
+    "log_det_one_plus_gram",
+    "scaled",
+    "smallest_eigenvalue",
+]
+
+
+def identity_like(x: Tensor) -> Tensor:
+    """The identity of the size and real dtype of ``x`` (..., n, n)."""
+    return torch.eye(x.shape[-1], dtype=x.real.dtype, device=x.device)
+
+
+def hermitian(y: Tensor) -> Tensor:
+    """(y + y^H)/2, Hermitian to the last bit."""
+    return 0.5 * (y + y.mH)
+
+
+def _floor(dtype: torch.dtype) -> float:
+    """Smallest diagonal entry of a factor: its square, and the square's square, are normal."""
+    return float(torch.finfo(dtype).tiny) ** 0.25
+
+
+def factor(x: Tensor) -> Tensor:
+    """Lower triangular with positive diagonal: tril(x, -1) + diag(softplus(Re diag x)).
+
+    softplus underflows below x = -104 in float32, and then L L^H would be singular: a floor of
+    3e-10 in float32 (1e-77 in float64) is added.
+    """
+    diagonal = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + _floor(x.dtype)
+    return x.tril(-1) + torch.diag_embed(diagonal)
+
+
+def factor_inverse(factor_: Tensor, dtype: torch.dtype) -> Tensor:
+    """The x with factor(x) = L in ``dtype``; strictly lower entries are those of L."""
+    diagonal = torch.diagonal(factor_, dim1=-2, dim2=-1).real - _floor(dtype)
+    x = inverse_softplus(diagonal.clamp_min(_floor(torch.float64)))
+    return factor_.tril(-1) + torch.diag_embed(x)
+
+
+def gram(l: Tensor) -> Tensor:
+    """L L^H, Hermitian to the last bit."""
+    return hermitian(l @ l.mH)
+
+
+def contraction(l: Tensor) -> Tensor:
+    """P (I + P)^-1 with P = L L^H, by the QR factorisation of [L; I]: eigenvalues in [0, 1].
+
+    [L; I] = [Q1; Q2] R has R^H R = I + L^H L, so Q1 Q1^H = L (I + L^H L)^-1 L^H = P (I + P)^-1.
+    Unlike a solve with I + P it stays within rounding of [0, 1] for any L.
+    """
+    n = l.shape[-1]
+    identity = torch.eye(n, dtype=l.dtype, device=l.device).expand(l.shape)
+    q, _ = torch.linalg.qr(torch.cat((l, identity), dim=-2))
+    return gram(q[..., :n, :])
+
+
+def cholesky(p: Tensor, slack: Tensor) -> Tensor:
+    """Lower Cholesky factor; where p is definite only up to rounding, of p + diag(slack)."""
+    l, info = torch.linalg.cholesky_ex(p)
+    if not bool(info.any()):
+        return l
+    shifted = torch.linalg.cholesky(p + torch.diag_embed(slack))
+    return torch.where((info == 0)[..., None, None], l, shifted)
+
+
+def scaled(p: Tensor, weight: Tensor) -> Tensor:
+    """D^-1/2 p D^-1/2 with D = diag(weight), in double precision; entries cut off at 2.
+
+    Of a positive definite p with weight diag(p) it is the correlation matrix, whose smallest
+    eigenvalue says how definite p is whatever the units of its rows (Demmel 1989). Its entries
+    are at most 1; an entry cut off at 2 leaves an indefinite 2 x 2 minor indefinite.
+    """
+    root = precise(weight)
+    root = root.clamp_min(torch.finfo(root.dtype).tiny).sqrt()
+    c = precise(p) / root.unsqueeze(-1) / root.unsqueeze(-2)
+    if c.is_complex():
+        return torch.view_as_complex(torch.view_as_real(c).clamp(-2, 2))
+    return c.clamp(-2, 2)
+
+
+def smallest_eigenvalue(p: Tensor) -> Tensor:
+    """Of a Hermitian matrix, one number per matrix; 1 for an empty one."""
+    if p.shape[-1] == 0:
+        return p.real.new_ones(p.shape[:-2])
+    return torch.linalg.eigvalsh(p)[..., 0]
+
+
+def log_det_gram(l: Tensor, x: Tensor) -> Tensor:
+    """log |det| of x -> L L^H from the triangle of x (L = factor(x)) to that of the product.
+
+    2^n prod l_ii^(n + 1 - i) in the reals, 2^n prod l_ii^(2 (n - i) + 1) in the complex numbers
+    (Muirhead 1982, 2.1.9; Mathai 1997, 3.7), times softplus' on the diagonal; i from 1 to n.
+    """
+    n = x.shape[-1]
+    below = torch.arange(n - 1, -1, -1, dtype=x.real.dtype, device=x.device)
+    power = 2 * below + 1 if x.is_complex() else below + 1
+    diagonal = torch.diagonal(l, dim1=-2, dim2=-1).real
+    slope = torch.nn.functional.logsigmoid(torch.diagonal(x, dim1=-2, dim2=-1).real)
+    return n * math.log(2) + (power * diagonal.log() + slope).sum(-1)
+
+
+def log_det_one_plus_gram(l: Tensor) -> Tensor:
+    """log det(I + L L^H), by the QR factorisation of [L; I]."""
+    identity = torch.eye(l.shape[-1], dtype=l.dtype, device=l.device).expand(l.shape)
+    r = torch.linalg.qr(torch.cat((l, identity), dim=-2))[1]
+    return 2 * torch.diagonal(r, dim1=-2, dim2=-1).abs().log().sum(-1)

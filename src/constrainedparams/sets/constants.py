@@ -1,0 +1,74 @@
+"""A tensor that belongs to the definition of a set: held, compared, hashed and printed by value."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+
+__all__ = ["Constant", "as_constant"]
+
+
+class Constant:
+    """The value of a tensor, list or array, whatever its dtype and device were.
+
+    Numbers are kept in double precision on the CPU and printed as nested lists, so that ``repr``
+    rebuilds the same value. A set's hook gets it for a device and dtype with :meth:`like`.
+    """
+
+    def __init__(self, value: Any) -> None:
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise OptionError(
+                "a constant of a set is a tensor that requires grad; a set is a value and does not "
+                "learn. Give `value.detach()`, or use an nn.Module that has it as a parameter."
+            )
+        tensor = torch.as_tensor(value).detach().cpu()
+        if tensor.is_floating_point() or tensor.is_complex():
+            # + 0 turns -0.0 into 0.0: equal values get equal hashes.
+            wide = torch.complex128 if tensor.is_complex() else torch.float64
+            tensor = tensor.to(wide) + 0
+        self.value = tensor.clone().contiguous()
+        self._hash = hash((tuple(tensor.shape), tensor.dtype, self.value.numpy().tobytes()))
+        self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, x: Tensor) -> Tensor:
+        """The constant on the device and in the dtype of ``x``; made once for each."""
+        if torch.compiler.is_compiling():
+            return self.value.to(x.device, x.dtype)
+        key = (x.device, x.dtype)
+        if key not in self._made:
+            # A fresh thread has no torch.func transform, no dispatch mode and no inference mode:
+            # what is made there is a plain tensor, which may be kept.
+            with ThreadPoolExecutor(1) as clean:
+                self._made[key] = clean.submit(self.value.to, *key).result()
+        return self._made[key]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Constant):
+            return NotImplemented
+        same = self.value.dtype == other.value.dtype and self.value.shape == other.value.shape
+        return same and torch.equal(self.value, other.value)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return repr(self.value.tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Constant, (self.value,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Constant":
+        return self
+
+
+def as_constant(value: Any) -> Any:
+    """Tensors, arrays and lists as a :class:`Constant`; a number of one element as a number."""
+    if isinstance(value, Constant | str | bool | int | float | complex) or value is None:
+        return value
+    if not (isinstance(value, Tensor | list) or hasattr(value, "__array__")):
+        return value
+    constant = Constant(value)
+    return constant.value.item() if constant.value.ndim == 0 else constant

@@ -1,0 +1,411 @@
+"""The contract of a set: public methods implemented once, the mathematics in private hooks."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
+from .constants import as_constant
+from .views import BATCH, Sizes, View, frozen_sizes
+
+__all__ = ["Constraint", "MatrixConstraint"]
+
+Shape = tuple[int, ...]
+_LOW = (torch.bfloat16, torch.float16)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Half-precision products would put y 3e-2 away from the set at size 64."""
+    kind = x.device.type
+    on = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
+
+
+def _raised(t: Tensor) -> Tensor:
+    """``t`` in the dtype in which maps are computed: at least float32."""
+    return t.to(torch.float32) if t.dtype in _LOW else t
+
+
+@dataclass(frozen=True, repr=False)
+class Constraint(ABC):
+    """A set M and a map f onto it: y = f(x) is in M for every x.
+
+    A set is a value: it compares, hashes, prints and pickles by its options, and one instance serves
+    any number of layers. The methods below are final. A new set is a frozen dataclass that
+    implements the hooks ``_forward``, ``_right_inverse``, ``_residual``, ``_project``, ``_sample``,
+    ``_dimension`` (and, where they apply, ``_check``, ``_tolerance``, ``_retract``,
+    ``_log_abs_det_jacobian``, ``_check_options``) and the four properties. Hooks get matrices (the
+    view is undone) in at least float32, and may assume that shape and dtype were checked.
+
+    Shapes: S is the shape of y. x has the shape ``unconstrained_shape(S)``. "Batch shape" is S
+    without its last ``event_dim`` axes: one number for each element of the set in y.
+    """
+
+    event_dim: ClassVar[int] = 0
+    state_names: ClassVar[tuple[str, ...]] = ()
+    has_complex: ClassVar[bool] = False
+    view: ClassVar[Any] = None
+    sizes: ClassVar[Any] = None
+    _layout: ClassVar[View | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls).keys() & _FINAL:
+            raise TypeError(
+                f"{cls.__name__}.{name} is implemented once, by Constraint, with all its checks. "
+                f"Implement the hook `_{name.strip('_')}` instead."
+            )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            value = frozen_sizes(value) if option.name == "sizes" else as_constant(value)
+            object.__setattr__(self, option.name, value)
+        layout = None if self.view in (None, BATCH) else View(self.view, self.sizes)
+        if layout is None and self.sizes is not None:
+            raise OptionError(f"sizes={dict(self.sizes)} without a pattern in view=. Give view= too.")
+        object.__setattr__(self, "_layout", layout)
+        self._check_options()
+
+    def __repr__(self) -> str:
+        """The call that rebuilds the set; options at their default are left out."""
+        shown = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.default is MISSING or value != option.default:
+                value = dict(value) if option.name == "sizes" else value
+                shown.append(f"{option.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # the map ------------------------------------------------------------------------------------
+
+    @final
+    def forward(self, x: Tensor, **state: Tensor) -> Tensor:
+        """y = f(x).
+
+        Args:
+            x: free tensor; float32, float64, complex where the set has a complex version. bfloat16
+                and float16 are computed in float32 and rounded.
+            state: what the map remembers, by the names in ``state_names``; without it, its default.
+
+        Returns:
+            y on the set, in the dtype of x.
+
+        Raises:
+            ShapeError: the set is not defined in this shape.
+            DtypeError: the set has no version in this dtype.
+        """
+        wide, known = self._inputs(x, state)
+        with _without_autocast(x):
+            y = self._forward(wide, **known)
+        return self._write(y, self._constrained_shape(tuple(x.shape))).to(x.dtype)
+
+    __call__ = forward
+
+    @final
+    @torch.no_grad()
+    def right_inverse(self, y: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """The x, or (x, state), with f(x) = y to rounding.
+
+        Args:
+            y: of shape S, on the set.
+
+        Returns:
+            x in the dtype of y; state in at least float32. Contiguous, and new memory.
+
+        Raises:
+            ConstraintViolation: y is not on the set.
+            ShapeError, DtypeError: as in :meth:`forward`.
+        """
+        self._check_dtype(y)
+        shape = tuple(y.shape)
+        self.check_shape(shape)
+        if not bool(self.contains(y).all()):
+            raise ConstraintViolation(self._complaint(y))
+        with _without_autocast(y):
+            value = self._read(_raised(y))
+            if y.dtype in _LOW:
+                off = self._per_element(self._residual(value) > 0)
+                value = torch.where(off, self._project(value), value)
+            found = self._right_inverse(value)
+        x, state = found if isinstance(found, tuple) else (found, {})
+        x = self._write(x, self.unconstrained_shape(shape))
+        x = x.to(y.dtype).clone(memory_format=torch.contiguous_format)
+        if not self.state_names:
+            return x
+        dtype = value.dtype
+        return x, {k: self._write(v, shape).to(dtype).contiguous() for k, v in state.items()}
+
+    @final
+    @torch.no_grad()
+    def retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(x, state) with the same y = f(x) in better coordinates; what it was given by default."""
+        wide, known = self._inputs(x, state)
+        with _without_autocast(x):
+            moved, after = self._retract(wide, **known)
+        shape = tuple(x.shape)
+        after = {k: self._write(v, shape).contiguous() for k, v in after.items()}
+        return self._write(moved, shape).to(x.dtype).contiguous(), after
+
+    @final
+    def log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
+        """log |det df/dx| over the coordinates that f reads, one number for each element in y.
+
+        Raises:
+            ConstraintError: f is not one-to-one onto an open set, so there is none.
+        """
+        wide, known = self._inputs(x, state)
+        with _without_autocast(x):
+            return self._log_abs_det_jacobian(wide, **known).to(x.real.dtype)
+
+    # the set ------------------------------------------------------------------------------------
+
+    @final
+    @torch.no_grad()
+    def residual(self, y: Tensor) -> Tensor:
+        """Distance of y from the set, of batch shape: 0 on it, infinite where y is not finite."""
+        self._check_dtype(y)
+        self.check_shape(tuple(y.shape))
+        with _without_autocast(y):
+            value = self._read(_raised(y))
+            finite = torch.isfinite(value)
+            if self.event_dim:
+                finite = finite.flatten(-self.event_dim).all(-1)
+            value = torch.where(self._per_element(finite), value, torch.zeros_like(value))
+            found = self._residual(value)
+        return torch.where(finite, found, torch.full_like(found, torch.inf))
+
+    @final
+    def tolerance(self, y: Tensor) -> float:
+        """The largest residual that is rounding, for a y of this dtype and size."""
+        return float(self._tolerance(self._matrix_shape(tuple(y.shape)), y.dtype))
+
+    @final
+    def contains(self, y: Tensor, atol: float | None = None) -> Tensor:
+        """Whether the residual is at most ``atol`` (default: ``tolerance(y)``), of batch shape."""
+        return self.residual(y) <= (self.tolerance(y) if atol is None else atol)
+
+    @final
+    @torch.no_grad()
+    def project(self, y: Tensor) -> Tensor:
+        """The nearest point of the set, or the choice documented at the set (no derivative).
+
+        Raises:
+            ConstraintViolation: y is not finite.
+        """
+        self._check_dtype(y)
+        self.check_shape(tuple(y.shape))
+        if not bool(torch.isfinite(y).all()):
+            raise ConstraintViolation(
+                f"{int((~torch.isfinite(y)).sum())} of {y.numel()} entries are NaN or infinite: no "
+                f"point of {self!r} is nearest. Replace them first, for example by torch.nan_to_num."
+            )
+        with _without_autocast(y):
+            found = self._project(self._read(_raised(y)))
+        return self._write(found, tuple(y.shape)).to(y.dtype).contiguous()
+
+    @final
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Shape,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A random y of this shape from the canonical distribution of the set."""
+        self.check_shape(shape)
+        dtype = dtype or torch.get_default_dtype()
+        wide = torch.float32 if dtype in _LOW else dtype
+        model = torch.empty(0, dtype=wide, device=device)
+        self._check_dtype(model)
+        found = self._sample(self._matrix_shape(shape), model, generator)
+        return self._write(found, tuple(shape)).to(dtype).contiguous()
+
+    @final
+    def check_shape(self, shape: Shape) -> None:
+        """Raise ShapeError when the set is not defined in this shape of y."""
+        shape = tuple(shape)
+        matrix = self._matrix_shape(shape)
+        if len(matrix) < self.event_dim:
+            kind = {1: "vectors: at least one axis", 2: "matrices: at least two axes"}
+            raise ShapeError(
+                f"{self!r} got shape {shape}; expected {kind[self.event_dim]}. Give it a parameter "
+                "with more axes, or use a set of numbers such as Interval."
+            )
+        if (reason := self._check(matrix)) is not None:
+            raise ShapeError(f"{self!r} got shape {shape}; {reason}")
+
+    @final
+    def unconstrained_shape(self, shape: Shape) -> Shape:
+        """The shape of x for a y of this shape."""
+        self.check_shape(shape)
+        return self._unconstrained_shape(tuple(shape))
+
+    @final
+    def dimension(self, shape: Shape, dtype: torch.dtype | None = None) -> int:
+        """Real dimension of the set for a whole y of this shape (all its elements together)."""
+        self.check_shape(shape)
+        matrix = self._matrix_shape(tuple(shape))
+        split = len(matrix) - self.event_dim
+        count = 1
+        for length in matrix[:split]:
+            count *= length
+        is_complex = dtype is not None and dtype.is_complex
+        return count * self._dimension(matrix[split:], is_complex)
+
+    # published properties -----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def onto(self) -> str:
+        """What f reaches: "the whole set", "the component of the start", ..."""
+
+    @property
+    @abstractmethod
+    def one_to_one(self) -> bool:
+        """Whether f is injective in the coordinates that it reads, for a given state."""
+
+    @property
+    @abstractmethod
+    def smooth(self) -> bool:
+        """Whether f has derivatives of every order everywhere."""
+
+    @property
+    @abstractmethod
+    def decay_target(self) -> str:
+        """f(0), to which weight decay on x pulls y."""
+
+    # hooks --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _forward(self, x: Tensor, **state: Tensor) -> Tensor:
+        """f; traceable: no control flow that depends on values."""
+
+    @abstractmethod
+    def _right_inverse(self, y: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """x or (x, state) for a y that passed ``contains``; may return a wider dtype."""
+
+    @abstractmethod
+    def _residual(self, y: Tensor) -> Tensor:
+        """Distance of a finite y from the set, of batch shape."""
+
+    @abstractmethod
+    def _project(self, y: Tensor) -> Tensor:
+        """A point of the set near a finite y; y itself, to rounding, when it is on the set."""
+
+    @abstractmethod
+    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A random point in the dtype and on the device of ``like``."""
+
+    @abstractmethod
+    def _dimension(self, shape: Shape, is_complex: bool) -> int:
+        """Real dimension of the set for one element, ``shape`` without batch axes."""
+
+    def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
+        return 8 * torch.finfo(dtype).eps
+
+    def _check(self, shape: Shape) -> str | None:
+        """Expectation and remedy when the set is not defined in this shape, else None."""
+        return None
+
+    def _check_options(self) -> None:
+        """Raise OptionError for options with which the set does not exist."""
+
+    def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, state
+
+    def _log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
+        raise ConstraintError(
+            f"{self!r} has no log |det J|: its map is not one-to-one onto an open set. Maps that "
+            "have one: Interval(a, b), PositiveDefinite()."
+        )
+
+    def _unconstrained_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def _constrained_shape(self, shape: Shape) -> Shape:
+        """The shape of y for an x of this shape: undoes ``_unconstrained_shape``."""
+        return shape
+
+    # checks and views ---------------------------------------------------------------------------
+
+    def _inputs(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """x and state as matrices in the dtype of the computation."""
+        self._check_dtype(x)
+        shape = self._constrained_shape(tuple(x.shape))
+        self.check_shape(shape)
+        for name, value in state.items():
+            if name not in self.state_names:
+                names = ", ".join(self.state_names) or "none"
+                raise ConstraintError(f"{self!r} has no state {name!r}; its state: {names}.")
+            if tuple(value.shape[-self.event_dim :]) != shape[-self.event_dim :]:
+                raise ShapeError(
+                    f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, {shape}. "
+                    "Take x and state from the same right_inverse."
+                )
+        wide = _raised(x)
+        known = {k: self._read(v.to(wide.dtype)) for k, v in state.items()}
+        return (self._read(wide) if shape == tuple(x.shape) else wide), known
+
+    def _check_dtype(self, t: Tensor) -> None:
+        if not (t.is_floating_point() or (t.is_complex() and self.has_complex)):
+            kinds = "floating point or complex" if self.has_complex else "real floating point"
+            raise DtypeError(
+                f"{self!r} got {t.dtype}; expected a {kinds} tensor. Cast it first, for example "
+                "with `.float()`."
+            )
+
+    def _complaint(self, y: Tensor) -> str:
+        """Value, expectation and remedy for a y that is off the set."""
+        worst = float(self.residual(y).max())
+        rounded = ""
+        if y.dtype not in _LOW and not y.is_complex():
+            half = y.to(torch.bfloat16)
+            if bool(self.contains(half).all()):
+                rounded = " It is within the rounding of bfloat16: was it saved in half precision?"
+        return (
+            f"the value is {worst:.3g} away from {self!r}, where at most {self.tolerance(y):.3g} is "
+            f"rounding.{rounded} Project it first: `{self!r}.project(value)`."
+        )
+
+    def _per_element(self, flags: Tensor) -> Tensor:
+        """A tensor of batch shape made to broadcast against y."""
+        return flags.reshape(flags.shape + (1,) * self.event_dim)
+
+    def _matrix_shape(self, shape: Shape) -> Shape:
+        return shape if self._layout is None else self._layout.matrix_shape(shape)
+
+    def _read(self, t: Tensor) -> Tensor:
+        return t if self._layout is None else self._layout.read(t)
+
+    def _write(self, t: Tensor, shape: Shape) -> Tensor:
+        return t if self._layout is None else self._layout.write(t, shape)
+
+
+# What no subclass may replace: the public methods carry the checks.
+_FINAL = {
+    "__call__", "check_shape", "contains", "dimension", "forward", "log_abs_det_jacobian", "project",
+    "residual", "retract", "right_inverse", "sample", "tolerance", "unconstrained_shape",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class MatrixConstraint(Constraint):
+    """A set of matrices: the last two axes of y, or those that ``view`` says.
+
+    Args:
+        view: einops pattern that reads a tensor as matrices, such as ``"o i h w -> o (i h w)"`` for a
+            convolution, or ``"batch"``: all axes but the last two are a batch.
+        sizes: lengths of axes in the pattern that the shape does not give, such as ``{"heads": 8}``
+            for ``"(heads d) e -> heads d e"``.
+    """
+
+    event_dim: ClassVar[int] = 2
+    view: str | Literal["batch"] | None = field(default=None, kw_only=True)  # type: ignore[misc]
+    sizes: Sizes = field(default=None, kw_only=True)  # type: ignore[misc]

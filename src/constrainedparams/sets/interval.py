@@ -1,0 +1,149 @@
+"""Numbers between two bounds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+from ..numerics.elementary import with_value
+from .constants import Constant
+from .contract import Constraint, Shape
+
+__all__ = ["Interval"]
+
+# A hundredth of the width inside, the sigmoid has 4 % of its largest slope.
+_MARGIN = 0.01
+
+
+@dataclass(frozen=True, repr=False)
+class Interval(Constraint):
+    """The open interval (a, b), or the closed one [a, b], for every entry.
+
+    Open: y = a + (b - a) sigmoid(x), evaluated as b tanh(x/2) when a = -b. Closed:
+    y = (a + b)/2 + (b - a)/2 sin(x), which reaches the bounds and leaves them again (the lift
+    "cubeslift" of Manopt; Levin, Kileel, Boumal, arXiv 2207.03512); the slope is 0 at the bounds.
+    Values are kept inside by rounding inwards: y never equals an open bound, however large x is.
+
+    Args:
+        lower: a, a number or a tensor that broadcasts to the shape of y.
+        upper: b > a, the same.
+        closed: whether the bounds belong to the set.
+
+    Shapes: any that the bounds broadcast to; x has the shape of y. Dtypes: real.
+
+    ``project`` clips: to the bounds when closed (``right_inverse`` then starts off the bound by
+    rounding), to a hundredth of the width inside when open. ``sample`` is uniform.
+
+    Raises:
+        OptionError: bounds that are not finite or not in order, or a bound that requires grad.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Interval
+        >>> Interval(-1.0, 1.0)(torch.zeros(2))
+        tensor([0., 0.])
+        >>> Interval(0.0, 1.0).contains(torch.tensor([0.5, 1.0]))
+        tensor([ True, False])
+    """
+
+    lower: Any
+    upper: Any
+    closed: bool = False
+
+    onto = property(lambda self: "the whole set")
+    one_to_one = property(lambda self: not self.closed)
+    smooth = property(lambda self: True)
+    decay_target = property(lambda self: "(a + b)/2")
+
+    def _check_options(self) -> None:
+        a, b = (torch.as_tensor(getattr(v, "value", v)) for v in (self.lower, self.upper))
+        if not bool((torch.isfinite(a) & torch.isfinite(b) & (a < b)).all()):
+            raise OptionError(
+                f"{self!r}: expected finite bounds with lower < upper. For one bound use a set with "
+                "one, such as NonNegative()."
+            )
+
+    def _check(self, shape: Shape) -> str | None:
+        for bound in (self.lower, self.upper):
+            own = tuple(bound.value.shape) if isinstance(bound, Constant) else ()
+            fits = len(own) <= len(shape) and all(
+                m in (1, n) for m, n in zip(own[::-1], shape[::-1], strict=False)
+            )
+            if not fits:
+                return f"expected one that bounds of shape {own} broadcast to. Reshape the bounds."
+        return None
+
+    def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        bounds = (self.lower, self.upper)
+        a, b = (
+            v.like(x) if isinstance(v, Constant) else torch.full((), v, dtype=x.dtype, device=x.device)
+            for v in bounds
+        )
+        return a, b
+
+    def _limits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest number of this dtype in the set."""
+        a, b = self._bounds(x)
+        if self.closed:
+            return a, b
+        # Next to 0 the next number is subnormal, which some devices flush to 0.
+        tiny = torch.finfo(x.dtype).tiny
+        return torch.maximum(torch.nextafter(a, b), a + tiny), torch.minimum(
+            torch.nextafter(b, a), b - tiny
+        )
+
+    def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        a, b = self._bounds(x)
+        half = 0.5 * (b - a)
+        if self.closed:
+            y = 0.5 * (a + b) + half * torch.sin(x)
+        else:
+            # tanh is exact around 0 = (a + b)/2, the sigmoid around a = 0.
+            y = torch.where(a == -b, half * torch.tanh(0.5 * x), a + (b - a) * torch.sigmoid(x))
+        low, high = self._limits(x)
+        return with_value(y, torch.minimum(torch.maximum(y, low), high))
+
+    def _right_inverse(self, y: Tensor) -> Tensor:
+        a, b = self._bounds(y.double())
+        t = (2 * (y.double() - a) / (b - a) - 1).clamp(-1, 1)
+        if self.closed:
+            # At a bound the sine is flat and x would never leave: start where y is off by rounding.
+            eps = torch.finfo(y.dtype).eps
+            return torch.asin(t.clamp(eps - 1, 1 - eps))
+        odds = torch.log(y.double() - a) - torch.log(b - y.double())
+        return torch.where(a == -b, 2 * torch.atanh(t), odds)
+
+    def _residual(self, y: Tensor) -> Tensor:
+        low, high = self._limits(y)
+        return torch.maximum(low - y, y - high).clamp_min(0)
+
+    def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
+        # Computed in this dtype y is inside exactly; half precision is rounded after the map.
+        if torch.finfo(dtype).bits > 16:
+            return 0.0
+        bounds = (torch.as_tensor(getattr(v, "value", v)).abs() for v in (self.lower, self.upper))
+        return max(float(v.max()) for v in bounds) * torch.finfo(dtype).eps
+
+    def _project(self, y: Tensor) -> Tensor:
+        low, high = self._limits(y)
+        margin = 0.0 if self.closed else _MARGIN
+        inner = margin * (high - low)
+        y = torch.where(y < low, low + inner, y)
+        return torch.where(y > high, high - inner, y)
+
+    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        u = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
+        low, high = self._limits(like)
+        return torch.minimum(torch.maximum(low + (high - low) * u, low), high)
+
+    def _dimension(self, shape: Shape, is_complex: bool) -> int:
+        return 1
+
+    def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if self.closed:
+            return super()._log_abs_det_jacobian(x)
+        a, b = self._bounds(x)
+        log_sigmoid = torch.nn.functional.logsigmoid
+        return torch.log(b - a) + log_sigmoid(x) + log_sigmoid(-x)

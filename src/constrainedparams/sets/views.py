@@ -1,0 +1,86 @@
+"""How a tensor of any number of axes is read as matrices: an einops pattern and its inverse."""
+
+import re
+from collections.abc import Mapping
+
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import OptionError, ShapeError
+
+__all__ = ["BATCH", "View", "frozen_sizes"]
+
+BATCH = "batch"
+Sizes = Mapping[str, int] | tuple[tuple[str, int], ...] | None
+
+
+def frozen_sizes(sizes: Sizes) -> tuple[tuple[str, int], ...] | None:
+    """``sizes`` as a value that can be compared, hashed and printed."""
+    return None if sizes is None else tuple((str(k), int(v)) for k, v in dict(sizes).items())
+
+
+def _groups(side: str) -> list[list[str]]:
+    """The axes named on one side of a pattern, one list per axis of the tensor."""
+    return [part.strip("()").split() for part in re.findall(r"\([^()]*\)|[^\s()]+", side)]
+
+
+class View:
+    """``pattern`` = "axes of the tensor -> batch axes, rows, columns", as in einops."""
+
+    def __init__(self, pattern: str, sizes: tuple[tuple[str, int], ...] | None) -> None:
+        left, arrow, right = pattern.partition("->")
+        self.left, self.right, self.sizes = left.strip(), right.strip(), dict(sizes or ())
+        self.source, self.target = _groups(left), _groups(right)
+        given = sorted(name for group in self.source for name in group)
+        used = sorted(name for group in self.target for name in group)
+        if not arrow or given != used or len(set(given)) != len(given) or len(self.target) < 2:
+            raise OptionError(
+                f"view={pattern!r}: expected an einops pattern with the same axes on both sides and "
+                'at least rows and columns on the right, such as "o i h w -> o (i h w)", or '
+                f'view="{BATCH}".'
+            )
+        if unknown := set(self.sizes) - set(given):
+            raise OptionError(
+                f"sizes names {', '.join(sorted(unknown))}, which view={pattern!r} does not have; "
+                f"its axes are {', '.join(given)}."
+            )
+
+    def axes(self, shape: tuple[int, ...]) -> dict[str, int]:
+        """The length of every named axis, for a tensor of this shape."""
+        if len(shape) != len(self.source):
+            raise ShapeError(
+                f"shape {shape} has {len(shape)} axes and the view {self.left!r} has "
+                f"{len(self.source)}. Name one axis for each, such as "
+                '"o i h w -> o (i h w)" for a 2-D convolution.'
+            )
+        known = dict(self.sizes)
+        for length, group in zip(shape, self.source, strict=True):
+            missing = [name for name in group if name not in known]
+            product = 1
+            for name in group:
+                product *= known.get(name, 1)
+            if len(missing) == 1 and product and length % product == 0:
+                known[missing[0]] = length // product
+            elif missing or product != length:
+                raise ShapeError(
+                    f"axis {'(' + ' '.join(group) + ')'} of length {length} does not split by sizes="
+                    f"{self.sizes}. Give the sizes of all but one of its parts, dividing {length}."
+                )
+        return known
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the matrices in a tensor of this shape."""
+        axes, lengths = self.axes(shape), []
+        for group in self.target:
+            lengths.append(1)
+            for name in group:
+                lengths[-1] *= axes[name]
+        return tuple(lengths)
+
+    def read(self, t: Tensor) -> Tensor:
+        """The matrices in ``t``."""
+        return rearrange(t, f"{self.left} -> {self.right}", **self.axes(tuple(t.shape)))
+
+    def write(self, matrices: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of shape ``shape`` with these matrices."""
+        return rearrange(matrices, f"{self.right} -> {self.left}", **self.axes(shape))
