@@ -117,6 +117,8 @@ class Generated:
         return super().__getattr__(name)  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        for slot in self.__dict__.get(SLOTS, {}).values():
+            slot.settle(self)  # a copy takes along what was written into y
         reduced = super().__reduce_ex__(max(2, int(protocol)))
         state = reduced[2]
         if isinstance(state, dict):
