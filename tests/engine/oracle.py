@@ -173,7 +173,10 @@ def fingerprint(module):
     return {
         "class": [type(m) for m in module.modules()],
         "dict": [list(vars(m)) for m in module.modules()],
-        "parameters": [(n, id(p), p.requires_grad, p.shape) for n, p in module.named_parameters()],
+        "parameters": [
+            (n, id(p), p.requires_grad, None if nn.parameter.is_lazy(p) else p.shape)
+            for n, p in module.named_parameters()
+        ],
         "buffers": [(n, id(b)) for n, b in module.named_buffers()],
         "modules": [(n, id(m)) for n, m in module.named_modules()],
         "state": [(n, v.clone() if not v.is_meta else None) for n, v in module.state_dict().items()]
