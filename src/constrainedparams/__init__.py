@@ -1,12 +1,6 @@
 """Weights that stay on a set: y = f(x) with x free, f evaluated once per change of x."""
 
-from .core.registration import (
-    constraint_of,
-    is_constrained,
-    register_constrained_parameter,
-    remove_constrained_parameter,
-    updated,
-)
+from .core.registration import register_constrained_parameter
 from .errors import (
     CapturedTensor,
     ConstraintError,
@@ -22,6 +16,8 @@ from .sets import *  # noqa: F403  (sets/__init__.py names them)
 from .sets import __all__ as _sets
 from .tools.deferred import deferred_pullback
 from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
+from .tools.queries import constraint_of, is_constrained, updated
+from .tools.removal import remove_constrained_parameter
 from .tools.statistics import statistics
 from .tools.temporary import temporarily
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import RegistrationError
 from . import private, writes
-from .function import compute_dtype
+from .function import compute_dtype, describe, state_of
 from .slot import Slot
 from .tensors import Constrained, raw_name
 
@@ -54,10 +54,6 @@ class Value:
             return slot.read(module)
         except AttributeError as error:
             slot.failure = error  # Python now asks __getattr__, which raises it again
-            raise
-        except Exception as error:
-            if error.__traceback__ is not None and not hasattr(error, "__notes__"):
-                error.add_note(f"while evaluating {slot.where(module)}")
             raise
 
     def __set__(self, module: Any, value: Any) -> None:
@@ -125,17 +121,15 @@ class Generated:
             state = {key: _plain(value) for key, value in state.items()}
         return (_rebuild, (self._constrained_base, self._constrained_names), state, *reduced[3:])
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._constrained_names]
-
     def extra_repr(self) -> str:
         slots = self.__dict__.get(SLOTS, {})
-        own = ", ".join(f"{n}: {_short(s.function)}" for n, s in slots.items())
+        own = ", ".join(f"{n}: {describe(s.function)}" for n, s in slots.items())
         base = super().extra_repr()  # type: ignore[misc]
         return f"{base}, {own}" if base else own
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        before = {s.name: _state(self, s) for s in self.__dict__[SLOTS].values()}
+        module: Any = self
+        before = {n: state_of(module, n, s.state_names) for n, s in slots_of(module).items()}
         for slot in self.__dict__[SLOTS].values():
             slot.settle(self)
             slot.drop("module moved or cast")
@@ -158,13 +152,6 @@ class Generated:
             _polish(self, slot, repolish=False)
 
 
-def _short(function: Any) -> str:
-    if isinstance(function, nn.Module):
-        return type(function).__name__
-    name = getattr(function, "__name__", None)
-    return name if name is not None else repr(function)
-
-
 def _override(slot: Slot, value: Any) -> None:
     """torch.func.functional_call puts a tensor in y's place, and later y back."""
     if isinstance(value, Constrained):
@@ -178,10 +165,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and any(isinstance(v, Constrained) for v in value):
         return [v.detach() if isinstance(v, Constrained) else v for v in value]
     return value
-
-
-def _state(module: Any, slot: Slot) -> dict[str, Tensor]:
-    return {key: module._buffers[f"_{slot.name}_{key}"] for key in slot.state_names}
 
 
 def _keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:

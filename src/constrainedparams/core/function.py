@@ -83,9 +83,9 @@ def state_of(module: nn.Module, name: str, names: tuple[str, ...]) -> dict[str, 
 
 
 def describe(function: Any) -> str:
-    """A name for messages: ``repr`` of sets and modules, the qualified name of functions."""
-    if isinstance(function, Constraint | nn.Module):
-        return repr(function)
+    """A name for messages: ``repr`` of sets, class of modules, qualified name of functions."""
+    if isinstance(function, nn.Module):
+        return f"{type(function).__name__}()"
     return getattr(function, "__qualname__", None) or repr(function)
 
 
@@ -109,28 +109,14 @@ def preimage(
             return _checked_preimage(function, value, where, project)
         function.check_shape(tuple(value.shape))
         inside = bool(torch.as_tensor(function.contains(value)).all())
-        if not inside and not project:
-            raise off_the_set(function, value, where)
         # A value of half precision that is on the set to its rounding is judged in its own dtype.
-        target = value if inside else function.project(raised(value))
-        found = function.right_inverse(target)
+        target = value if inside or not project else function.project(raised(value))
+        try:
+            found = function.right_inverse(target)
+        except ConstraintViolation as error:
+            raise ConstraintViolation(f"{where}: {error}") from None
         x, state = found if isinstance(found, tuple) else (found, {})
     return x.to(value.dtype), state, target
-
-
-def off_the_set(function: Constraint, value: Tensor, where: str) -> ConstraintViolation:
-    """The error for a value that ``function`` does not contain."""
-    distance = float(torch.as_tensor(function.residual(raised(value))).max())
-    rounding = ""
-    if value.dtype not in _LOW and bool(
-        torch.as_tensor(function.contains(value.to(torch.bfloat16))).all()
-    ):
-        rounding = " It is within the rounding of bfloat16: was it saved in half precision?"
-    return ConstraintViolation(
-        f"{where}: the value is {distance:.3g} away from {describe(function)}, where at most "
-        f"{function.tolerance(value):.3g} is rounding.{rounding} Project it first: "
-        f"`{describe(function)}.project(value)`."
-    )
 
 
 def _checked_preimage(

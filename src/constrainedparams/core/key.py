@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-_detach = torch._C.TensorBase.detach
+from . import private
 
 
 class Watch:
@@ -20,7 +19,7 @@ class Watch:
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
-        self.alias = _detach(tensor)
+        self.alias = private.detach(tensor)
         self.version = self.alias._version
         self.pointer = tensor.data_ptr()
         self.requires_grad = tensor.requires_grad

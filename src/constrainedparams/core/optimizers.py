@@ -51,12 +51,13 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     if torch.compiler.is_compiling() or private.tracing_state() is not None:
         return
     held = _held(optimizer)
-    if any(type(p) is Retired for p in held.values()):
-        raise StaleOptimizer(
-            f"{type(optimizer).__name__} still holds a parameter that was replaced when a "
-            "constraint was registered (x has another shape than y). Make the optimiser after "
-            "registering."
-        )
+    for p in held.values():
+        if type(p) is Retired:
+            raise StaleOptimizer(
+                f"{type(optimizer).__name__} still holds the former parameter of {p._replaced}, "
+                "which was replaced at registration (x has another shape than y). Make the "
+                "optimiser after registering."
+            )
     for slot in _slots_of(held):
         if slot.pending():
             raise PendingGradients(

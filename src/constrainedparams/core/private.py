@@ -1,5 +1,6 @@
 """Every private name of torch that the engine leans on, probed once when it is imported."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ def _probe(owner: Any, path: str, fallback: Any) -> Any:
 
 
 disabled_torch_function = _probe(torch, "_C._disabled_torch_function_impl", None)
+detach = _probe(torch, "_C.TensorBase.detach", torch.Tensor.detach)
+requires_grad = _probe(torch, "_C.TensorBase.requires_grad", torch.Tensor.requires_grad)
+set_requires_grad = _probe(torch, "_C.TensorBase.requires_grad_", torch.Tensor.requires_grad_)
+convolution: type = _probe(nn, "modules.conv._ConvNd", nn.Conv2d)
 tensor_data = _probe(torch, "_C.TensorBase.data", torch.Tensor.data)
 tracing_state: Callable[[], Any] = _probe(torch, "_C._get_tracing_state", lambda: None)
 dispatch_modes: Callable[[], int] = _probe(torch, "_C._len_torch_dispatch_stack", lambda: 0)
@@ -38,17 +43,13 @@ _PARAMETER_NEW = nn.Parameter.__new__.__code__
 
 def degraded() -> bool:
     """Whether a private name is missing, so that only ``update="verified"`` can be trusted."""
-    return bool(_missing)
-
-
-def warn_if_degraded() -> None:
-    """Say once which private names this torch lacks."""
     if _missing:
         warnings.warn(
             f"torch {torch.__version__} lacks {', '.join(_missing)}, on which automatic updates "
-            'lean: every constrained parameter falls back to update="verified".',
-            stacklevel=3,
+            'lean: constrained parameters fall back to update="verified".',
+            stacklevel=4,
         )
+    return bool(_missing)
 
 
 def transforming() -> bool:
@@ -60,6 +61,11 @@ def transforming() -> bool:
         or _functorch_level() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def compiled_module() -> type[nn.Module] | None:
+    """The class of what ``torch.compile(module)`` returns, when a compiler is loaded."""
+    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
 
 
 @contextmanager

@@ -10,16 +10,15 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from ..errors import PendingGradients, RegistrationError
+from ..errors import RegistrationError
 from ..sets.contract import Constraint
 from . import optimizers, private, verified
 from .classes import SLOTS, set_class, slots_of
 from .function import describe, finite_or_raise, has_right_inverse, preimage
 from .slot import MODES, Slot
-from .tensors import Retired, guard, raw_name, unguard
+from .tensors import Retired, guard, raw_name
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 logger = logging.getLogger("constrainedparams")
@@ -66,73 +65,13 @@ def register_constrained_parameter(
         _same_or_refuse(module, present, function, update)
         return module
     parameter = _parameter_of(module, name)
-    _refuse_wrapped(module)
+    refuse_wrapped(module)
     _refuse_convolution(module, name, parameter, function)
-    private.warn_if_degraded()
-    update = "verified" if private.degraded() and update == "auto" else update
+    update = "verified" if update == "auto" and private.degraded() else update
     slot = Slot(name, function, update)
     x, state = _start(module, slot, parameter, project)
     _commit(module, slot, parameter, x, state)
     return module
-
-
-def remove_constrained_parameter(module: Module, name: str, keep: str = "constrained") -> Module:
-    """Make ``module.name`` a plain ``nn.Parameter`` again.
-
-    Args:
-        module: a module with a constrained parameter.
-        name: its name.
-        keep: ``"constrained"`` for the value y, ``"unconstrained"`` for x.
-
-    Returns:
-        ``module``, with its original class after the last removal.
-
-    Raises:
-        RegistrationError: nothing is constrained under this name, or a wrapper sits on top.
-    """
-    if keep not in ("constrained", "unconstrained"):
-        raise RegistrationError(
-            f'keep={keep!r}: expected "constrained" (the value y) or "unconstrained" (x).'
-        )
-    slot = slots_of(module).get(name)
-    if slot is None:
-        known = ", ".join(slots_of(module)) or "none"
-        raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained; constrained here: {known}."
-        )
-    _refuse_wrapped(module)
-    if slot.pending():
-        raise PendingGradients(
-            f"`{name}` has gradients collected by deferred_pullback pending; run the last backward "
-            "outside the block or call `discard()` before removing it."
-        )
-    with torch.no_grad():
-        value = getattr(module, name).detach().clone()
-    x = module._parameters[raw_name(name)]
-    assert x is not None
-    plain = _plain_parameter(x, value if keep == "constrained" else x.detach())
-    slot.drop("removed")
-    for key in slot.state_names:
-        del module._buffers[f"_{name}_{key}"]
-        module._non_persistent_buffers_set.discard(f"_{name}_{key}")
-    module._modules.pop(f"_{name}_function", None)
-    _rename(module, raw_name(name), name, plain)
-    del module.__dict__[SLOTS][name]
-    if not module.__dict__[SLOTS]:
-        del module.__dict__[SLOTS]
-    set_class(module)
-    return module
-
-
-def _plain_parameter(x: nn.Parameter, value: Tensor) -> nn.Parameter:
-    """x itself with ``value`` when the shapes agree, so that an optimiser keeps working."""
-    if x.shape != value.shape:
-        return nn.Parameter(value.clone(), requires_grad=x.requires_grad)
-    with torch.no_grad():
-        x.copy_(value)
-    x.grad = None
-    unguard(x)
-    return x
 
 
 # validation -------------------------------------------------------------------------------------
@@ -162,8 +101,8 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
         )
     if not callable(function):
         raise RegistrationError(
-            f"function is {type(function).__name__}, which cannot be called; expected a set such "
-            "as `Orthogonal()`, an nn.Module or a function of one tensor."
+            f"function is {function!r} ({type(function).__name__}), which cannot be called; expected a set such as "
+            "`Orthogonal()`, an nn.Module or a function of one tensor."
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
@@ -192,26 +131,16 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
     where = f"{type(module).__name__}.{name}"
     parameter = module._parameters.get(name) if isinstance(name, str) else None
     if parameter is None:
-        present = hasattr(type(module), str(name)) or hasattr(module, str(name))
-        known = [k for k, v in module._parameters.items() if v is not None]
-        if present and str(name) not in module._parameters:
-            inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
-            if isinstance(inner, nn.Module):
-                raise RegistrationError(
-                    f"{type(module).__name__} wraps another module, which owns `{name}`. Register "
-                    "on the module inside, before wrapping it."
-                )
+        raise RegistrationError(f"{where} {_why_missing(module, str(name))}")
+    for slot in slots_of(module).values():
+        if name == raw_name(slot.name):
             raise RegistrationError(
-                f"{where} is {type(getattr(module, name, None)).__name__}, not an nn.Parameter. "
-                f"Make it one: `module.{name} = nn.Parameter(...)`."
+                f"{where} is the unconstrained tensor of `{slot.name}`. Constrain it by a function "
+                f"that does both, registered under `{slot.name}`."
             )
-        raise RegistrationError(
-            f"{where} does not exist or is None; parameters here: {', '.join(known) or 'none'}."
-            + nearest(str(name), known)
-        )
     if is_lazy(parameter):
         raise RegistrationError(
-            f"{where} is lazy and has no shape yet. Run the module once on an input, then register."
+            f"{where} is lazy and has no shape yet. Run a forward once, then register."
         )
     if parameter.is_meta:
         raise RegistrationError(
@@ -226,11 +155,25 @@ def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
     return parameter
 
 
+def _why_missing(module: nn.Module, name: str) -> str:
+    """The end of a sentence that begins with the name of what is no parameter."""
+    inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
+    if isinstance(inner, nn.Module):
+        return "belongs to the module inside the wrapper. Register on that one before wrapping it."
+    if name not in module._parameters and hasattr(module, name):
+        kind = "buffer" if name in module._buffers else type(getattr(module, name)).__name__
+        return f"is a {kind}, no nn.Parameter. Make it one: `module.{name} = nn.Parameter(...)`."
+    known = [k for k, v in module._parameters.items() if v is not None]
+    return f"does not exist or is None; parameters here: {', '.join(known) or 'none'}." + nearest(
+        name, known
+    )
+
+
 def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function: Any) -> None:
     """Four axes are no batch of matrices unless the user says so."""
     matrix_set = isinstance(function, Constraint) and function.event_dim == 2
     unread = matrix_set and getattr(function, "view", None) is None
-    if unread and isinstance(module, _ConvNd) and name == "weight":
+    if unread and isinstance(module, private.convolution) and name == "weight":
         axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
         raise RegistrationError(
             f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a "
@@ -242,8 +185,9 @@ def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, functio
 def _wrappers() -> list[nn.Module]:
     """Modules that keep hold of the parameters or of the code of the modules inside."""
     kinds: list[type[nn.Module]] = []
-    if "torch._dynamo.eval_frame" in sys.modules:
-        kinds.append(sys.modules["torch._dynamo.eval_frame"].OptimizedModule)
+    compiled = private.compiled_module()
+    if compiled is not None:
+        kinds.append(compiled)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         kinds.append(nn.parallel.DistributedDataParallel)
     return [holder for kind in kinds for holder in _instances(kind)]
@@ -259,7 +203,7 @@ def _instances(kind: type[nn.Module]) -> list[nn.Module]:
     return [o for o in alive if o is not None]
 
 
-def _refuse_wrapped(module: nn.Module) -> None:
+def refuse_wrapped(module: nn.Module) -> None:
     """DDP, FSDP2 and torch.compile must come after: they keep what they found."""
     kinds = [c.__name__ for c in type(module).__mro__ if c.__name__ == "FSDPModule"]
     on_top = "_constrained_base" in type(module).__mro__[1].__dict__
@@ -274,7 +218,7 @@ def _refuse_wrapped(module: nn.Module) -> None:
     if kinds:
         raise RegistrationError(
             f"{type(module).__name__} is already inside {kinds[0]}, which keeps the parameters it "
-            "found. Register and remove constrained parameters on the plain model, then wrap it."
+            "found. Register and remove constrained parameters before wrapping, on the plain model."
         )
 
 
@@ -326,7 +270,8 @@ def _commit(
         guard(raw)
         if type(parameter) is nn.Parameter:
             parameter.__class__ = Retired
-    _rename(module, name, raw_name(name), raw)
+            parameter._replaced = slot.where(module)  # type: ignore[attr-defined]
+    rename(module, name, raw_name(name), raw)
     for key, tensor in state.items():
         module.register_buffer(f"_{name}_{key}", tensor.detach().clone())
     if isinstance(slot.function, nn.Module):
@@ -340,39 +285,8 @@ def _commit(
         verified.install(slot)
 
 
-def _rename(module: nn.Module, old: str, new: str, parameter: nn.Parameter) -> None:
+def rename(module: nn.Module, old: str, new: str, parameter: nn.Parameter) -> None:
     """Replace an entry of ``_parameters`` in place: the order of parameters is kept."""
     entries = [(new, parameter) if k == old else (k, v) for k, v in module._parameters.items()]
     module._parameters.clear()
     module._parameters.update(entries)
-
-
-# queries ----------------------------------------------------------------------------------------
-
-
-def is_constrained(module: nn.Module, name: str | None = None) -> bool:
-    """Whether ``module.name`` is constrained; without a name, anything in the whole tree."""
-    if name is not None:
-        return name in slots_of(module)
-    return any(slots_of(m) for m in module.modules())
-
-
-def constraint_of(module: nn.Module, name: str) -> Any:
-    """The set or function of ``module.name``, or None when it is not constrained."""
-    slot = slots_of(module).get(name)
-    return None if slot is None else slot.function
-
-
-def updated(module: nn.Module, name: str | None = None) -> None:
-    """Say that x was changed behind Python's back: f runs again at the next read.
-
-    Without a name, for every constrained parameter in the tree.
-    """
-    if name is not None and name not in slots_of(module):
-        raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained." + nearest(name, slots_of(module))
-        )
-    for part in module.modules() if name is None else (module,):
-        for slot in slots_of(part).values():
-            if name in (None, slot.name):
-                slot.drop("updated() was called")

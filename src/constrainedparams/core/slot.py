@@ -20,18 +20,6 @@ MODES = ("auto", "manual", "verified")
 class Record:
     """One evaluation: the key it holds for, the y handed out, the private graph (or none)."""
 
-    __slots__ = (
-        "companions",
-        "graph",
-        "home",
-        "node",
-        "snapshot",
-        "x",
-        "y",
-        "y_alias",
-        "y_version",
-    )
-
     x: Watch
     companions: Companions
     graph: Graph | None
@@ -201,7 +189,7 @@ class Slot:
         record.companions = Companions(*self.companions(module))
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
         record.node = y.grad_fn
-        record.y_alias = torch._C.TensorBase.detach(y)
+        record.y_alias = private.detach(y)
         record.y_version = record.y_alias._version
         record.home = weakref.ref(module)
         record.y = as_constrained(y, record.home, self.name)

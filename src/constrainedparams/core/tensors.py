@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from . import private
 
-_detach: Any = torch._C.TensorBase.detach
-_requires_grad: Any = torch._C.TensorBase.requires_grad
+_detach = private.detach
 
 
 class _EqualsParameter(type(nn.Parameter)):  # type: ignore[misc]
@@ -80,6 +79,7 @@ class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
 class Retired(nn.Parameter, metaclass=_EqualsParameter):
     """A parameter that registration replaced by one of another shape: no optimiser may step it."""
 
+    _replaced: str
     __torch_function__ = private.disabled_torch_function
 
 
@@ -113,7 +113,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
 
     @property
     def requires_grad(self) -> bool:
-        return _requires_grad.__get__(self)
+        return private.requires_grad.__get__(self)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -122,7 +122,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Freeze or unfreeze x, of which this tensor is a function."""
         if not hasattr(self, "_home"):  # a parameter in the making: see _Watched
-            return torch._C.TensorBase.requires_grad_(self, requires_grad)
+            return private.set_requires_grad(self, requires_grad)
         module, name = self._owner()
         module._parameters[raw_name(name)].requires_grad_(requires_grad)  # type: ignore[union-attr]
         return self

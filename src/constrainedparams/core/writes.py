@@ -52,7 +52,7 @@ def settle(slot: Any, module: nn.Module) -> None:
 
 
 def replace(slot: Any, module: nn.Module, value: Any) -> None:
-    """An assignment. It supersedes a write into y; refused, it leaves the earlier write standing."""
+    """An assignment. It supersedes a write into y; a refused one leaves that standing."""
     try:
         assign(slot, module, value)
     except ConstraintError:

@@ -4,7 +4,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from ..core.registration import register_constrained_parameter, updated
+from ..core.registration import register_constrained_parameter
+from .queries import updated
 
 
 class ConstrainedModule(nn.Module):

@@ -1,0 +1,75 @@
+"""Back to plain parameters."""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..core.classes import SLOTS, set_class, slots_of
+from ..core.registration import refuse_wrapped, rename
+from ..core.tensors import raw_name, unguard
+from ..errors import PendingGradients, RegistrationError
+from .queries import is_constrained
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def remove_constrained_parameter(module: Module, name: str, keep: str = "constrained") -> Module:
+    """Make ``module.name`` a plain ``nn.Parameter`` again.
+
+    Args:
+        module: a module with a constrained parameter.
+        name: its name.
+        keep: ``"constrained"`` for the value y, ``"unconstrained"`` for x.
+
+    Returns:
+        ``module``, with its original class after the last removal.
+
+    Raises:
+        RegistrationError: nothing is constrained under this name, or a wrapper sits on top.
+    """
+    if keep not in ("constrained", "unconstrained"):
+        raise RegistrationError(
+            f'keep={keep!r}: expected "constrained" (the value y) or "unconstrained" (x).'
+        )
+    slot = slots_of(module).get(name)
+    if slot is None:
+        known = ", ".join(slots_of(module)) or "none"
+        if is_constrained(module):
+            known += " (below it there are some: name their module, before anything wraps it)"
+        raise RegistrationError(
+            f"{type(module).__name__}.{name} is not constrained; constrained here: {known}."
+        )
+    refuse_wrapped(module)
+    if slot.pending():
+        raise PendingGradients(
+            f"`{name}` has gradients collected by deferred_pullback pending; run the last backward "
+            "outside the block or call `discard()` before removing it."
+        )
+    with torch.no_grad():
+        value = getattr(module, name).detach().clone()
+    x = module._parameters[raw_name(name)]
+    assert x is not None
+    plain = _plain_parameter(x, value if keep == "constrained" else x.detach())
+    slot.drop("removed")
+    for key in slot.state_names:
+        del module._buffers[f"_{name}_{key}"]
+        module._non_persistent_buffers_set.discard(f"_{name}_{key}")
+    module._modules.pop(f"_{name}_function", None)
+    rename(module, raw_name(name), name, plain)
+    del module.__dict__[SLOTS][name]
+    if not module.__dict__[SLOTS]:
+        del module.__dict__[SLOTS]
+    set_class(module)
+    return module
+
+
+def _plain_parameter(x: nn.Parameter, value: Tensor) -> nn.Parameter:
+    """x itself with ``value`` when the shapes agree, so that an optimiser keeps working."""
+    if x.shape != value.shape:
+        return nn.Parameter(value.clone(), requires_grad=x.requires_grad)
+    with torch.no_grad():
+        x.copy_(value)
+    x.grad = None
+    unguard(x)
+    return x
