@@ -1,5 +1,6 @@
 """The exponential of a matrix, with a derivative that does not depend on the gradient's size."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ __all__ = ["expm", "frechet"]
 
 
 class _Expm(torch.autograd.Function):
-    """exp(A) with pullback G -> L(A^H, G), L the Frechet derivative."""
+    """exp(A) with pullback G -> L(A^H, G) and pushforward T -> L(A, T), L the Frechet derivative."""
 
     generate_vmap_rule = True
 
@@ -27,14 +28,39 @@ class _Expm(torch.autograd.Function):
         (a,) = ctx.saved_tensors
         return frechet(a.mH, g)
 
-
-class _ExpmForwardMode(_Expm):
-    """The same with forward-mode differentiation, which Dynamo refuses to trace."""
-
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
         (a,) = ctx.saved_tensors
         return frechet(a, tangent)
+
+
+# Dynamo refuses a Function with forward mode, and a custom op has no forward mode: one of each.
+@torch.library.custom_op("constrainedparams::expm", mutates_args=())
+def _expm(a: Tensor) -> Tensor:
+    return torch.linalg.matrix_exp(a).contiguous()
+
+
+@_expm.register_fake
+def _(a: Tensor) -> Tensor:
+    return torch.empty(a.shape, dtype=a.dtype, device=a.device)
+
+
+@_expm.register_vmap
+def _(info: Any, in_dims: tuple[int | None], a: Tensor) -> tuple[Tensor, int]:
+    assert in_dims[0] is not None
+    return _expm(a.movedim(in_dims[0], 0)), 0
+
+
+def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _pullback(ctx: Any, g: Tensor) -> Tensor:
+    (a,) = ctx.saved_tensors
+    return frechet(a.mH, g, _expm)
+
+
+_expm.register_autograd(_pullback, setup_context=_save)
 
 
 def expm(a: Tensor) -> Tensor:
@@ -50,21 +76,21 @@ def expm(a: Tensor) -> Tensor:
     Returns:
         (..., n, n).
     """
-    if torch.compiler.is_dynamo_compiling():
-        return _Expm.apply(a)
-    return _ExpmForwardMode.apply(a)
+    return (_expm if torch.compiler.is_dynamo_compiling() else _Expm.apply)(a)
 
 
-def frechet(a: Tensor, g: Tensor) -> Tensor:
+def frechet(a: Tensor, g: Tensor, exp: Callable[[Tensor], Tensor] = expm) -> Tensor:
     """L(A, G): the derivative of exp at A in the direction G, linear in G.
 
     exp([[A, G], [0, A]]) = [[exp(A), L(A, G)], [0, exp(A)]] (Mathias 1996). G is divided by its
     largest entry s, and s multiplied back: exact by linearity, so s is a constant to autograd.
     """
     n = a.shape[-1]
-    peak = g.detach().abs().amax(dim=(-2, -1), keepdim=True) if n else g.detach().abs().sum()
+    if n == 0:
+        return g
+    peak = g.detach().abs().amax(dim=(-2, -1), keepdim=True)
     scale = peak.clamp_min(torch.finfo(g.dtype).tiny)
     a, h = torch.broadcast_tensors(a, g / scale)
     upper = torch.cat((a, h), dim=-1)
     lower = torch.cat((torch.zeros_like(a), a), dim=-1)
-    return scale * expm(torch.cat((upper, lower), dim=-2))[..., :n, n:]
+    return scale * exp(torch.cat((upper, lower), dim=-2))[..., :n, n:]

@@ -32,8 +32,8 @@ def _skew(x: Tensor) -> Tensor:
     strict = x.tril(-1)
     s = strict - strict.mH
     if x.is_complex():
-        imaginary = torch.complex(torch.zeros_like(x.real), x.imag)
-        s = s + imaginary * torch.eye(x.shape[-1], dtype=x.real.dtype, device=x.device)
+        diagonal = x * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        s = s + 0.5 * (diagonal - diagonal.mH)
     return s
 
 

@@ -125,7 +125,7 @@ class PositiveDefinite(MatrixConstraint):
         # Definite beyond rounding means a gap above the tolerance: 0 itself is not in the set.
         beyond = self._tolerance(tuple(y.shape), y.dtype) + n**0.5 * torch.finfo(h.dtype).eps
         asymmetry = d.scaled(skew, weight).abs().flatten(-2).sum(-1) / max(n, 1)
-        return torch.maximum((beyond - gap).clamp_min(0), asymmetry).to(y.real.dtype)
+        return torch.maximum((beyond - gap).clamp_min(0), asymmetry)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
         return 2 * shape[-1] ** 0.5 * torch.finfo(dtype).eps
