@@ -101,7 +101,8 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
         )
     if not callable(function):
         raise RegistrationError(
-            f"function is {function!r} ({type(function).__name__}), which cannot be called; expected a set such as "
+            f"function is {function!r} ({type(function).__name__}), which cannot be "
+            "called; expected a set such as "
             "`Orthogonal()`, an nn.Module or a function of one tensor."
         )
     if isinstance(module, torch.jit.ScriptModule):
@@ -276,6 +277,8 @@ def _commit(
         module.register_buffer(f"_{name}_{key}", tensor.detach().clone())
     if isinstance(slot.function, nn.Module):
         module._modules[f"_{name}_function"] = slot.function
+        for own in slot.function.parameters():
+            guard(own)
     module.__dict__.setdefault(SLOTS, {})[name] = slot
     set_class(module)
     optimizers.install()

@@ -14,6 +14,7 @@ from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
 from .tensors import Constrained, as_constrained, guard, raw_name
 
+_KEPT = ("name", "function", "mode", "state_names", "shape")
 MODES = ("auto", "manual", "verified")
 
 
@@ -46,7 +47,7 @@ class Counts:
     evaluations: int = 0
     pullbacks: int = 0
     hits: int = 0
-    reason: str = "never read"
+    reason: str = "first read"
 
 
 class Slot:
@@ -69,8 +70,8 @@ class Slot:
 
     def _fresh(self) -> None:
         self.record: Record | None = None
-        self.plain = self.mode == "auto" and not self.state_names
-        self.plain = self.plain and not isinstance(self.function, nn.Module)
+        module_function = isinstance(self.function, nn.Module)
+        self.plain = self.mode == "auto" and not self.state_names and not module_function
         self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
         self.override: list[Tensor] = []
         self.deferring = 0
@@ -79,8 +80,7 @@ class Slot:
         self.moved: tuple[float, float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        keep = ("name", "function", "mode", "state_names", "shape")
-        return {key: getattr(self, key) for key in keep}
+        return {key: getattr(self, key) for key in _KEPT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -97,12 +97,10 @@ class Slot:
         self.settle(module)
         x = getattr(module, raw_name(self.name))
         record = self.record
-        reason = "first read" if record is None else self.changed(module, x, record)
+        reason = self.counts.reason if record is None else self.changed(module, x, record)
         if record is not None and not reason:
             self.counts.hits += 1
             return record.y
-        if record is None and self.counts.reason not in ("never read", ""):
-            reason = self.counts.reason
         return self.evaluate(module, x, reason)
 
     def inline(self, module: nn.Module) -> Tensor:
