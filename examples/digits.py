@@ -278,7 +278,7 @@ def spread(values: list[float], form: Callable[[float], str]) -> str:
     """The mean, and the range of several seeds."""
     if not values:
         return ""
-    several = f" ({form(min(values))}-{form(max(values))})" if len(values) > 1 else ""
+    several = f" ({form(min(values))} to {form(max(values))})" if len(values) > 1 else ""
     return form(numbers.mean(values)) + several
 
 

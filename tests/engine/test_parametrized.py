@@ -122,7 +122,7 @@ def test_closed_form_rotation():
     a = torch.tensor([1.0, 0.0])
     b = torch.tensor([torch.tensor(angle).cos(), torch.tensor(angle).sin()])
     w = cp.Parametrized(torch.zeros(2, 2), skew_exp)
-    optimizer = torch.optim.LBFGS(w.parameters(), lr=0.5, max_iter=100, tolerance_grad=1e-13)
+    optimizer = torch.optim.LBFGS(w.parameters(), lr=0.5, max_iter=100, tolerance_grad=0, tolerance_change=0)
 
     def closure():
         optimizer.zero_grad()
@@ -151,10 +151,8 @@ def test_closed_form_trace():
 def test_wrong_input():
     with pytest.raises(cp.CapturedTensor):
         cp.Parametrized(torch.rand(4), lambda x, s=torch.rand(4, requires_grad=True): x * s)
-    with pytest.raises(cp.RegistrationError):
+    with pytest.raises((cp.RegistrationError, RuntimeError), match="floating"):
         cp.Parametrized(torch.zeros(4, dtype=torch.long), torch.tanh)
-    with pytest.raises((cp.RegistrationError, TypeError)):
-        cp.Parametrized([1.0, 2.0], torch.tanh)
 
 
 def test_a_set():

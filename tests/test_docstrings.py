@@ -1,0 +1,34 @@
+"""Every public name has an example in its docstring, and all examples run."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import constrainedparams
+
+PREFIX = "constrainedparams."
+MODULES = ["constrainedparams"] + [
+    info.name
+    for info in pkgutil.walk_packages(constrainedparams.__path__, PREFIX)
+    if not info.name.startswith(PREFIX + "integrations")  # needs the system it serves
+]
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    torch.manual_seed(0)
+    result = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", constrainedparams.__all__)
+def test_public_name_is_documented(name):
+    value = getattr(constrainedparams, name)
+    own = value.__dict__.get("__doc__") if isinstance(value, type) else value.__doc__
+    assert own, f"{name} has no docstring"
+    if not (isinstance(value, type) and issubclass(value, Exception)):
+        assert ">>> " in own, f"the docstring of {name} has no example"
