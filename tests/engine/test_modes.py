@@ -122,9 +122,6 @@ def test_updated_of_a_tree_tells_every_parameter():
         constrained_linear(update="manual"),
         nn.Sequential(nn.Tanh(), constrained_linear(tanh_exp, update="manual")),
     )
-    cp.register_constrained_parameter(model[1][1], "bias", torch.tanh, update="manual") if (
-        model[1][1].bias is not None
-    ) else None
     layers = (model[0], model[1][1])
     for layer in layers:
         warm(layer)
@@ -232,10 +229,11 @@ def test_a_buffer_that_f_updates_itself():
     assert not torch.equal(f.u, u)
 
 
-def test_a_parameter_of_f_is_trained_and_watched():
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}], ids=str)
+def test_a_parameter_of_f_is_trained_and_watched(options):
     f = Softened()
     layer = constrained_linear(f)
-    optimizer = torch.optim.Adam([f.sharpness], lr=0.1, fused=True)
+    optimizer = torch.optim.Adam([f.sharpness], lr=0.1, **options)
     for _ in range(3):
         before = layer.weight.detach().clone()
         loss_of(layer.weight).backward()
@@ -243,6 +241,39 @@ def test_a_parameter_of_f_is_trained_and_watched():
         layer.zero_grad()
         assert not torch.equal(layer.weight, before)
         assert_fresh(layer, f)
+
+
+def rewrite(parameter):
+    with torch.no_grad():
+        parameter.fill_(3.0)
+
+
+def rewrite_data(parameter):
+    parameter.data.fill_(3.0)
+
+
+def replace_data(parameter):
+    parameter.data = torch.tensor(3.0)
+
+
+@pytest.mark.parametrize("write", [rewrite, rewrite_data, replace_data], ids=lambda w: w.__name__)
+def test_a_parameter_of_f_is_written(write):
+    f = Softened()
+    layer = constrained_linear(f)
+    warm(layer)
+    write(f.sharpness)
+    equal(layer.weight, torch.tanh(3 * layer._weight_unconstrained) / 3)
+    assert_fresh(layer, f)
+
+
+def test_a_parameter_of_f_is_replaced():
+    f = Softened()
+    layer = constrained_linear(f)
+    warm(layer)
+    f.sharpness = nn.Parameter(torch.tensor(3.0))
+    equal(layer.weight, torch.tanh(3 * layer._weight_unconstrained) / 3)
+    loss_of(layer.weight).backward()
+    assert f.sharpness.grad is not None
 
 
 def test_a_frozen_parameter_of_f():
