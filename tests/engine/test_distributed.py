@@ -1,0 +1,140 @@
+"""Two gloo ranks on loopback give what one process gives that evaluates f at every read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from . import ranks
+from .oracle import equal
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(100)]
+WORLD = 2
+CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What each rank wrote, by scenario: one start of the processes for all tests."""
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = dict(os.environ, GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
+    command = [sys.executable, str(Path(ranks.__file__))]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(WORLD), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(WORLD)
+    ]
+    try:
+        outputs = [process.communicate(timeout=80)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def of(results, name):
+    for result in results:
+        assert not isinstance(result[name], str), result[name]
+    return [result[name] for result in results]
+
+
+class Naive(nn.Module):
+    """The same model, f evaluated at every read."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(ranks.N, ranks.N), nn.Linear(ranks.N, ranks.N)
+
+    def forward(self, inputs):
+        weight = ranks.skew_exp(self.first.weight)
+        h = torch.tanh(nn.functional.linear(inputs, weight, self.first.bias))
+        return nn.functional.linear(h, ranks.f_last(self.last.weight), self.last.bias)
+
+
+def naive_history(micro):
+    model = Naive()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(ranks.STEPS):
+        for batch in ranks.batches(step)[:micro]:
+            # equal chunks: the mean over ranks of the means is the mean
+            model(batch).sin().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield {
+            "0._weight_unconstrained": model.first.weight.detach().clone(),
+            "0.bias": model.first.bias.detach().clone(),
+            "2._weight_unconstrained": model.last.weight.detach().clone(),
+            "2.bias": model.last.bias.detach().clone(),
+        }
+
+
+# name: (micro-batches, how often f may run per step: with FSDP2 once per all-gather)
+TRAINING = {
+    "ddp": (1, 1),
+    "ddp_bucket_view": (1, 1),
+    "ddp_accumulate": (ranks.MICRO, 1),
+    "ddp_deferred": (ranks.MICRO, 1),
+    "ddp_deferred_through_the_wrapper": (ranks.MICRO, 1),
+    "fsdp": (1, 1),
+    "fsdp_without_reshard": (1, 1),
+    "fsdp_accumulate_deferred": (ranks.MICRO, ranks.MICRO),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_equals_one_process(results, name):
+    micro, _ = TRAINING[name]
+    for history in of(results, name):
+        for (got, _), want in zip(history, naive_history(micro), strict=True):
+            assert set(got) == set(want)
+            for key in want:
+                equal(got[key], want[key], **CLOSE)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_evaluations_per_step(results, name):
+    _, evaluations = TRAINING[name]
+    for history in of(results, name):
+        for _, ran in history[1:]:
+            assert all(1 <= n <= evaluations for n in ran), ran
+
+
+def test_ddp_broadcasts_at_construction(results):
+    (first, want), (second, _) = of(results, "ddp_broadcasts_at_construction")
+    equal(first, second)
+    equal(first, want)
+
+
+@pytest.mark.parametrize("name", ["collectives_are_told", "verified_sees_collectives"])
+def test_in_place_collectives(results, name):
+    for pairs in of(results, name):
+        for got, want in pairs:
+            equal(got, want)
+
+
+def test_fsdp_sharded_load(results):
+    for got, want in of(results, "fsdp_load"):
+        equal(got, want)
+
+
+def test_fsdp_read_outside_forward_names_the_remedy(results):
+    for _, of_the_library, message in of(results, "fsdp_read_outside_forward"):
+        assert of_the_library and "unshard" in message, message
+
+
+def test_fsdp_retains_nothing_unsharded(results):
+    for freed in of(results, "fsdp_retains_nothing_unsharded"):
+        assert freed and all(freed)

@@ -1,0 +1,318 @@
+"""Between steps nothing but parameters lives; what is released is released without gc."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import profile
+
+import constrainedparams as cp
+
+from .oracle import change, constrained_linear, loss_of, skew_exp, tanh_exp
+
+
+class _Token:
+    """Lives as long as the graph of f that holds it."""
+
+
+class _Hold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, y, tokens):
+        ctx.token = _Token()
+        tokens.append(weakref.ref(ctx.token))
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.clone(), None
+
+
+class Traced:
+    """f whose graphs can be counted."""
+
+    def __init__(self, f=tanh_exp):
+        self.f, self.tokens = f, []
+
+    def __call__(self, x):
+        return _Hold.apply(self.f(x), self.tokens)
+
+    @property
+    def alive(self):
+        return sum(token() is not None for token in self.tokens)
+
+
+@pytest.fixture
+def without_gc():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def traced(without_gc):
+    f = Traced()
+    layer = constrained_linear(f)
+    change(layer._weight_unconstrained)
+    return layer, f
+
+
+STEPS = {
+    "default": {},
+    "loop": {"foreach": False},
+    "fused": {"fused": True},
+}
+
+
+@pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
+def test_the_step_empties_the_slot(traced, options):
+    layer, f = traced
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, **options)
+    for _ in range(3):
+        y = weakref.ref(layer.weight)
+        loss_of(layer.weight).backward()
+        assert y() is not None and f.alive == 1
+        optimizer.step()
+        optimizer.zero_grad()
+        assert layer._weight_cache is None
+        assert y() is None and f.alive == 0
+
+
+def test_another_optimizers_step_leaves_the_slot(traced):
+    layer, f = traced
+    other = nn.Linear(2, 2)
+    y = layer.weight
+    other(torch.rand(1, 2)).sum().backward()
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    assert layer._weight_cache is y and f.alive == 1
+
+
+def test_a_new_value_frees_the_old_one(traced):
+    layer, f = traced
+    for seed in range(5):
+        y = weakref.ref(layer.weight)
+        loss_of(layer.weight).backward()
+        change(layer._weight_unconstrained, seed)
+        _ = layer.weight
+        assert y() is None
+        assert f.alive == 1
+
+
+@pytest.mark.parametrize("tell", [cp.updated, lambda m: m.weight.updated()], ids=["module", "y"])
+def test_telling_frees(traced, tell):
+    layer, f = traced
+    loss_of(layer.weight).backward()
+    tell(layer)
+    assert f.alive == 0
+
+
+def test_double_backward_is_freed(traced):
+    layer, f = traced
+    x = layer._weight_unconstrained
+    (grad,) = torch.autograd.grad(loss_of(layer.weight), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), x)
+    del grad, second
+    cp.updated(layer)
+    assert f.alive == 0
+
+
+def test_a_graph_that_was_never_pulled_back_is_freed(traced):
+    layer, f = traced
+    loss = loss_of(layer.weight)
+    cp.updated(layer)
+    assert f.alive == 1
+    del loss
+    assert f.alive == 0
+
+
+def test_a_deleted_module_is_freed(without_gc):
+    f = Traced()
+    layer = constrained_linear(f)
+    x, y = weakref.ref(layer._weight_unconstrained), weakref.ref(layer.weight)
+    loss_of(layer.weight).backward()
+    module = weakref.ref(layer)
+    del layer
+    assert module() is None and x() is None and y() is None
+    assert f.alive == 0
+
+
+@pytest.mark.parametrize("event", ["remove", "float", "freeze"])
+def test_the_slot_lets_go(traced, event):
+    layer, f = traced
+    y = weakref.ref(layer.weight)
+    loss_of(layer.weight).backward()
+    if event == "remove":
+        cp.remove_constrained_parameter(layer, "weight")
+    elif event == "float":
+        layer.float()
+        _ = layer.weight
+    else:
+        layer.requires_grad_(False)
+        _ = layer.weight
+    assert y() is None
+    assert f.alive == (1 if event == "float" else 0)
+
+
+def test_a_frozen_model_and_eval_hold_no_graph(traced):
+    layer, f = traced
+    layer.eval()
+    with torch.no_grad():
+        layer(torch.rand(2, 4))
+    assert f.alive == 0
+    layer.train()
+    layer.requires_grad_(False)
+    layer(torch.rand(2, 4))
+    assert f.alive == 0
+
+
+def test_deferred_sums_are_freed(traced):
+    layer, f = traced
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with cp.deferred_pullback(layer):
+        loss_of(layer.weight).backward()
+    loss_of(layer.weight).backward()
+    optimizer.step()
+    assert f.alive == 0
+
+
+def test_an_exception_in_f_leaves_nothing(without_gc):
+    tokens = []
+
+    def f(x):
+        if len(tokens) > 1:
+            _Hold.apply(x, tokens)
+            raise ValueError("mine")
+        return _Hold.apply(x.tanh(), tokens)
+
+    layer = constrained_linear(f)
+    change(layer._weight_unconstrained)
+    _ = layer.weight
+    change(layer._weight_unconstrained, 2)
+    with pytest.raises(ValueError, match="mine"):
+        _ = layer.weight
+    assert sum(t() is not None for t in tokens) <= 1
+
+
+# Sizes ----------------------------------------------------------------------------------------
+def allocations(work):
+    """(net, peak) bytes of tensors allocated while work() runs, by torch's own profiler."""
+    work()
+    with profile(profile_memory=True) as prof:
+        work()
+    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return now, peak
+
+
+N, LAYERS = 128, 6
+
+
+class NaiveLayer(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.x = nn.Parameter(0.1 * torch.rand(n, n))
+
+    def forward(self, inputs):
+        return inputs @ skew_exp(self.x).t()
+
+
+def step_of(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.rand(2, N)
+
+    def step():
+        optimizer.zero_grad()
+        model(inputs).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def test_between_steps_only_parameters_live():
+    model = nn.Sequential(*(constrained_linear(skew_exp, N) for _ in range(LAYERS)))
+    net, _ = allocations(step_of(model))
+    assert net <= 0
+
+
+def test_peak_against_the_naive_model():
+    """y (one matrix per layer) comes on top; the graphs live until the step, not longer."""
+    ours = nn.Sequential(*(constrained_linear(skew_exp, N) for _ in range(LAYERS)))
+    naive = nn.Sequential(*(NaiveLayer(N) for _ in range(LAYERS)))
+    _, peak = allocations(step_of(ours))
+    _, reference = allocations(step_of(naive))
+    matrix = N * N * 8
+    assert peak <= reference + 3 * LAYERS * matrix, (peak / matrix, reference / matrix)
+
+
+def test_peak_does_not_grow_with_the_reads():
+    layer, naive = constrained_linear(skew_exp, N), NaiveLayer(N)
+
+    def unrolled(module, reads):
+        def work():
+            h = torch.rand(2, N)
+            for _ in range(reads):
+                h = module(h)
+            h.square().sum().backward()
+            module.zero_grad()
+            cp.updated(layer)
+
+        return work
+
+    matrix = N * N * 8
+    (_, one), (_, many) = (allocations(unrolled(layer, reads)) for reads in (1, 64))
+    _, reference = allocations(unrolled(naive, 64))
+    # 64 activations of 2 x N, and one gradient of y while it is summed
+    assert many <= one + 2 * matrix + 64 * 4 * 2 * N * 8, (one / matrix, many / matrix)
+    assert many < reference / 3, (many / matrix, reference / matrix)
+
+
+def test_no_growth_over_steps(without_gc):
+    """Neither tensors nor other objects, with gc off."""
+    layer = constrained_linear(tanh_exp, 8)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
+
+    def steps(n):
+        for _ in range(n):
+            for _ in range(2):
+                layer(torch.rand(2, 8)).square().sum().backward()
+            with torch.no_grad():
+                layer(torch.rand(2, 8))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    steps(50)
+    before = len(gc.get_objects())
+    steps(200)
+    assert len(gc.get_objects()) - before < 20
+    assert allocations(lambda: steps(20))[0] <= 0
+
+
+def test_no_growth_over_modules(without_gc):
+    """Registries must not keep dead modules."""
+
+    def make():
+        model = nn.Sequential(constrained_linear(tanh_exp), constrained_linear())
+        loss_of(model[0].weight).backward()
+        return weakref.ref(model[0]), weakref.ref(model[0]._weight_unconstrained)
+
+    refs = [make() for _ in range(20)]
+    assert all(r() is None for pair in refs for r in pair)
+
+
+def test_former_values_are_watched_only_while_the_user_holds_them(without_gc):
+    layer = constrained_linear(tanh_exp)
+    held = []
+    for seed in range(10):
+        change(layer._weight_unconstrained, seed)
+        held.append(layer.weight)
+    refs = [weakref.ref(y) for y in held]
+    change(layer._weight_unconstrained)
+    _ = layer.weight
+    held.clear()
+    assert sum(r() is not None for r in refs) == 0
