@@ -26,8 +26,8 @@ class Case:
         awkward: name -> function of ``torch.empty(shape, dtype=...)`` that gives a point of the set on
             which a map or its inverse might fail: the boundary, repeated eigenvalues, ...
         bad_shapes: shapes that the set refuses.
-        coordinates: the entries of y that are free (of a symmetric matrix: a triangle), as a vector;
-            needed where the set has a ``log_abs_det_jacobian``.
+        coordinates: function of y that gives its free entries as a real vector (of a symmetric
+            matrix: a triangle); needed where the set has a ``log_abs_det_jacobian``.
         dtypes: real dtypes in which the promises are checked; the complex versions follow from
             ``constraint.has_complex``.
         batched: whether more leading axes make a batch (not so under a ``view`` pattern).
