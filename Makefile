@@ -15,8 +15,9 @@ demo: $(VENV)/.demo
 	$(PY) examples/digits.py $(ARGS)
 
 # Tests the built wheel; run inside tests/ with safe paths on, so that src/ cannot be imported.
+# One thread for each of the workers: torch threads that wait for a busy core cost 30 times the work.
 test: $(VENV)/.dev
-	cd tests && ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

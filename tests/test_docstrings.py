@@ -15,6 +15,7 @@ MODULES = ["constrainedparams"] + [
     for info in pkgutil.walk_packages(constrainedparams.__path__, PREFIX)
     if not info.name.startswith(PREFIX + "integrations")  # needs the system it serves
 ]
+WITHOUT_EXAMPLE = {"extend_nn_module"}  # it changes nn.Module for good; tested with the engine
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -30,5 +31,6 @@ def test_public_name_is_documented(name):
     value = getattr(constrainedparams, name)
     own = value.__dict__.get("__doc__") if isinstance(value, type) else value.__doc__
     assert own, f"{name} has no docstring"
-    if not (isinstance(value, type) and issubclass(value, Exception)):
+    error = isinstance(value, type) and issubclass(value, Exception)
+    if not error and name not in WITHOUT_EXAMPLE:
         assert ">>> " in own, f"the docstring of {name} has no example"
