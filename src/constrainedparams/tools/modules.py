@@ -71,6 +71,15 @@ class Parametrized(ConstrainedModule):
 
 
 def extend_nn_module() -> None:
-    """Put ``register_constrained_parameter`` on every ``nn.Module``. Importing patches nothing."""
+    """Put ``register_constrained_parameter`` on every ``nn.Module``. Importing patches nothing.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import extend_nn_module
+        >>> extend_nn_module()
+        >>> lin = torch.nn.Linear(2, 2)
+        >>> _ = lin.register_constrained_parameter(name="weight", function=torch.tanh)
+        >>> del torch.nn.Module.register_constrained_parameter  # as it was
+    """
     method = ConstrainedModule.register_constrained_parameter
     nn.Module.register_constrained_parameter = method  # type: ignore[attr-defined]

@@ -11,7 +11,14 @@ from ..errors import RegistrationError
 
 
 def is_constrained(module: nn.Module, name: str | None = None) -> bool:
-    """Whether ``module.name`` is constrained; without a name, anything in the whole tree."""
+    """Whether ``module.name`` is constrained; without a name, anything in the whole tree.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Parametrized, is_constrained
+        >>> is_constrained(Parametrized(torch.zeros(2), torch.exp), "y")
+        True
+    """
     if name is not None:
         return name in slots_of(module)
     return any(slots_of(m) for m in module.modules())
@@ -22,6 +29,12 @@ def constraint_of(module: nn.Module, name: str) -> Any:
 
     Raises:
         RegistrationError: nothing is constrained under this name.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import NonNegative, Parametrized, constraint_of
+        >>> constraint_of(Parametrized(torch.ones(2), NonNegative()), "y")
+        NonNegative()
     """
     return _slot(module, name).function
 
@@ -30,6 +43,18 @@ def updated(module: nn.Module, name: str | None = None) -> None:
     """Say that x was changed behind Python's back: f runs again at the next read.
 
     Without a name, for every constrained parameter in the tree.
+
+    Raises:
+        RegistrationError: nothing is constrained under this name.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Parametrized, updated
+        >>> w = Parametrized(torch.zeros(2), torch.exp)
+        >>> w.x.detach().numpy()[:] = 1  # NumPy's writes cannot be seen
+        >>> updated(w, "y")
+        >>> w.y.tolist() == torch.exp(torch.ones(2)).tolist()
+        True
     """
     if name is not None:
         _slot(module, name)

@@ -27,6 +27,16 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
 
     Raises:
         RegistrationError: nothing is constrained under this name, or a wrapper sits on top.
+        PendingGradients: ``deferred_pullback`` holds sums for it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from constrainedparams import register_constrained_parameter
+        >>> from constrainedparams import remove_constrained_parameter
+        >>> layer = register_constrained_parameter(nn.Linear(2, 2), "weight", torch.tanh)
+        >>> type(remove_constrained_parameter(layer, "weight").weight).__name__
+        'Parameter'
     """
     if keep not in ("constrained", "unconstrained"):
         raise RegistrationError(
