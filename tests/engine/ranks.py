@@ -1,6 +1,6 @@
 """Run by a test once per rank: trains under DDP and FSDP2 and writes what came out to a file.
 
-    python ranks.py RANK WORLD_SIZE FOLDER
+python ranks.py RANK WORLD_SIZE FOLDER
 """
 
 import sys

@@ -148,7 +148,7 @@ def test_an_optimizer_of_another_model_may_step():
 
 def test_an_exception_inside_drops_the_sums():
     layer = constrained_linear()
-    with pytest.raises(ZeroDivisionError), cp.deferred_pullback(layer):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), cp.deferred_pullback(layer):
         loss_of(layer.weight).backward()
         raise ZeroDivisionError
     layer.zero_grad()
@@ -230,7 +230,7 @@ def test_a_change_of_x_with_sums_pending_is_not_silent():
     with cp.deferred_pullback(layer):
         loss_of(layer.weight).backward()
     change(layer._weight_unconstrained)
-    with pytest.raises((cp.PendingGradients, RuntimeError)):  # noqa: PT012
+    with pytest.raises((cp.PendingGradients, RuntimeError)):
         loss_of(layer.weight).backward()
         optimizer.step()
 

@@ -8,8 +8,6 @@ from torch import nn
 from torch.optim import (
     ASGD,
     LBFGS,
-    NAdam,
-    RAdam,
     SGD,
     Adadelta,
     Adafactor,
@@ -18,6 +16,8 @@ from torch.optim import (
     Adamax,
     AdamW,
     Muon,
+    NAdam,
+    RAdam,
     RMSprop,
     Rprop,
     SparseAdam,

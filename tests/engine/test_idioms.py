@@ -151,7 +151,12 @@ def out_of_place_init(layer):
 
 def shape_attributes(layer):
     y = layer.weight
-    assert (y.shape, y.dtype, y.device, y.size(0)) == ((4, 4), torch.float64, torch.device("cpu"), 4)
+    assert (y.shape, y.dtype, y.device, y.size(0)) == (
+        (4, 4),
+        torch.float64,
+        torch.device("cpu"),
+        4,
+    )
     assert isinstance(y, torch.Tensor) and torch.is_tensor(y)
     assert "weight" not in dict(layer.named_parameters())
 

@@ -6,11 +6,10 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from torch.profiler import profile
 
 import constrainedparams as cp
 
-from .oracle import change, constrained_linear, loss_of, skew_exp, tanh_exp
+from .oracle import change, constrained_linear, loss_of, tanh_exp
 
 
 class _Token:
@@ -45,7 +44,6 @@ class Traced:
 
 @pytest.fixture
 def without_gc():
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
@@ -193,126 +191,3 @@ def test_an_exception_in_f_leaves_nothing(without_gc):
     with pytest.raises(ValueError, match="mine"):
         _ = layer.weight
     assert sum(t() is not None for t in tokens) <= 1
-
-
-# Sizes ----------------------------------------------------------------------------------------
-def allocations(work):
-    """(net, peak) bytes of tensors allocated while work() runs, by torch's own profiler."""
-    work()
-    with profile(profile_memory=True) as prof:
-        work()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return now, peak
-
-
-N, LAYERS = 128, 6
-
-
-class NaiveLayer(nn.Module):
-    def __init__(self, n):
-        super().__init__()
-        self.x = nn.Parameter(0.1 * torch.rand(n, n))
-
-    def forward(self, inputs):
-        return inputs @ skew_exp(self.x).t()
-
-
-def step_of(model):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    inputs = torch.rand(2, N)
-
-    def step():
-        optimizer.zero_grad()
-        model(inputs).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def test_between_steps_only_parameters_live():
-    model = nn.Sequential(*(constrained_linear(skew_exp, N) for _ in range(LAYERS)))
-    net, _ = allocations(step_of(model))
-    assert net <= 0
-
-
-def test_peak_against_the_naive_model():
-    """y (one matrix per layer) comes on top; the graphs live until the step, not longer."""
-    ours = nn.Sequential(*(constrained_linear(skew_exp, N) for _ in range(LAYERS)))
-    naive = nn.Sequential(*(NaiveLayer(N) for _ in range(LAYERS)))
-    _, peak = allocations(step_of(ours))
-    _, reference = allocations(step_of(naive))
-    matrix = N * N * 8
-    assert peak <= reference + 3 * LAYERS * matrix, (peak / matrix, reference / matrix)
-
-
-def test_peak_does_not_grow_with_the_reads():
-    layer, naive = constrained_linear(skew_exp, N), NaiveLayer(N)
-
-    def unrolled(module, reads):
-        def work():
-            h = torch.rand(2, N)
-            for _ in range(reads):
-                h = module(h)
-            h.square().sum().backward()
-            module.zero_grad()
-            cp.updated(layer)
-
-        return work
-
-    matrix = N * N * 8
-    (_, one), (_, many) = (allocations(unrolled(layer, reads)) for reads in (1, 64))
-    _, reference = allocations(unrolled(naive, 64))
-    # 64 activations of 2 x N, and one gradient of y while it is summed
-    assert many <= one + 2 * matrix + 64 * 4 * 2 * N * 8, (one / matrix, many / matrix)
-    assert many < reference / 3, (many / matrix, reference / matrix)
-
-
-def test_no_growth_over_steps(without_gc):
-    """Neither tensors nor other objects, with gc off."""
-    layer = constrained_linear(tanh_exp, 8)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
-
-    def steps(n):
-        for _ in range(n):
-            for _ in range(2):
-                layer(torch.rand(2, 8)).square().sum().backward()
-            with torch.no_grad():
-                layer(torch.rand(2, 8))
-            optimizer.step()
-            optimizer.zero_grad()
-
-    steps(50)
-    before = len(gc.get_objects())
-    steps(200)
-    assert len(gc.get_objects()) - before < 20
-    assert allocations(lambda: steps(20))[0] <= 0
-
-
-def test_no_growth_over_modules(without_gc):
-    """Registries must not keep dead modules."""
-
-    def make():
-        model = nn.Sequential(constrained_linear(tanh_exp), constrained_linear())
-        loss_of(model[0].weight).backward()
-        return weakref.ref(model[0]), weakref.ref(model[0]._weight_unconstrained)
-
-    refs = [make() for _ in range(20)]
-    assert all(r() is None for pair in refs for r in pair)
-
-
-def test_former_values_are_watched_only_while_the_user_holds_them(without_gc):
-    layer = constrained_linear(tanh_exp)
-    held = []
-    for seed in range(10):
-        change(layer._weight_unconstrained, seed)
-        held.append(layer.weight)
-    refs = [weakref.ref(y) for y in held]
-    change(layer._weight_unconstrained)
-    _ = layer.weight
-    held.clear()
-    assert sum(r() is not None for r in refs) == 0

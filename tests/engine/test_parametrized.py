@@ -122,7 +122,9 @@ def test_closed_form_rotation():
     a = torch.tensor([1.0, 0.0])
     b = torch.tensor([torch.tensor(angle).cos(), torch.tensor(angle).sin()])
     w = cp.Parametrized(torch.zeros(2, 2), skew_exp)
-    optimizer = torch.optim.LBFGS(w.parameters(), lr=0.5, max_iter=100, tolerance_grad=0, tolerance_change=0)
+    optimizer = torch.optim.LBFGS(
+        w.parameters(), lr=0.5, max_iter=100, tolerance_grad=0, tolerance_change=0
+    )
 
     def closure():
         optimizer.zero_grad()

@@ -35,7 +35,9 @@ def test_counts_are_those_of_a_counting_function():
             reads += 1
         optimizer.step()
         optimizer.zero_grad()
-    evaluations, pullbacks, hits = (a - b for a, b in zip(record(layer, "weight"), start, strict=True))
+    evaluations, pullbacks, hits = (
+        a - b for a, b in zip(record(layer, "weight"), start, strict=True)
+    )
     assert (evaluations, pullbacks) == counting.counts == (4, 10)
     assert hits == reads - evaluations
 

@@ -128,8 +128,9 @@ def test_state_dict_inside_is_that_of_x():
 @pytest.mark.parametrize("shape", [(3, 3), (4,), ()])
 def test_wrong_shape(shape):
     layer = constrained_linear()
-    with pytest.raises(cp.ShapeError, match="weight"), cp.temporarily(
-        layer, "weight", torch.zeros(shape)
+    with (
+        pytest.raises(cp.ShapeError, match="weight"),
+        cp.temporarily(layer, "weight", torch.zeros(shape)),
     ):
         pass
     assert_fresh(layer, skew_exp)

@@ -35,8 +35,9 @@ def run(*targets, timeout=30):
 
 
 def spread(x):
-    """A number to a vector, in several steps: a torn value would not be constant."""
-    return torch.cat([x.exp() * torch.ones(8) for _ in range(4)])
+    """A number to a vector; x is read once, then several steps: a torn value is not constant."""
+    y = x.exp()
+    return torch.cat([y * torch.ones(8) for _ in range(4)])
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])

@@ -301,7 +301,9 @@ def test_is_constrained_answers_without_raising():
     layer = constrained_linear()
     assert cp.is_constrained(layer) and cp.is_constrained(layer, "weight")
     assert not cp.is_constrained(layer, "bias")
-    assert not cp.is_constrained(nn.Linear(2, 2)) and not cp.is_constrained(nn.Linear(2, 2), "weight")
+    assert not cp.is_constrained(nn.Linear(2, 2)) and not cp.is_constrained(
+        nn.Linear(2, 2), "weight"
+    )
     assert cp.constraint_of(layer, "weight") is skew_exp
 
 
