@@ -9,7 +9,9 @@ from .elementary import inverse_softplus, precise, softplus
 
 __all__ = [
     "cholesky",
+    "clip_eigenvalues",
     "contraction",
+    "definiteness",
     "factor",
     "factor_inverse",
     "gram",
@@ -17,8 +19,10 @@ __all__ = [
     "identity_like",
     "log_det_gram",
     "log_det_one_plus_gram",
+    "root_of_odds",
     "scaled",
-    "smallest_eigenvalue",
+    "uniform_spectrum",
+    "wishart",
 ]
 
 
@@ -80,26 +84,62 @@ def cholesky(p: Tensor, slack: Tensor) -> Tensor:
     return torch.where((info == 0)[..., None, None], l, shifted)
 
 
+def root_of_odds(c: Tensor, reach: float) -> Tensor:
+    """Lower L with L L^H = C (I - C)^-1, for eigenvalues of C in (0, 1); others are moved inside.
+
+    By eigenvalues and QR: forming (I - C)^-1 would square the condition number of L.
+    """
+    e, u = torch.linalg.eigh(c)
+    e = e.clamp(reach, 1 - reach)
+    r = torch.linalg.qr((e / (1 - e)).sqrt().unsqueeze(-1) * u.mH)[1]
+    return (torch.diagonal(r, dim1=-2, dim2=-1).sgn().conj().unsqueeze(-1) * r).mH
+
+
+def clip_eigenvalues(h: Tensor, low: float | Tensor, high: float | Tensor | None) -> Tensor:
+    """The Hermitian matrix h with its eigenvalues clipped."""
+    e, u = torch.linalg.eigh(h)
+    return hermitian((u * torch.clip(e, low, high).unsqueeze(-2)) @ u.mH)  # type: ignore[arg-type]
+
+
+def definiteness(p: Tensor, weight: Tensor) -> Tensor:
+    """Smallest eigenvalue of D^-1/2 p D^-1/2, D = diag(weight), in double precision.
+
+    With weight diag(p) this is the correlation matrix of p: its smallest eigenvalue says how
+    definite p is whatever the units of its rows (Demmel 1989).
+    """
+    if p.shape[-1] == 0:
+        return weight.new_ones(p.shape[:-2])
+    return torch.linalg.eigvalsh(scaled(p, weight))[..., 0]
+
+
 def scaled(p: Tensor, weight: Tensor) -> Tensor:
     """D^-1/2 p D^-1/2 with D = diag(weight), in double precision; entries cut off at 2.
 
-    Of a positive definite p with weight diag(p) it is the correlation matrix, whose smallest
-    eigenvalue says how definite p is whatever the units of its rows (Demmel 1989). Its entries
-    are at most 1; an entry cut off at 2 leaves an indefinite 2 x 2 minor indefinite.
+    Entries of a correlation matrix are at most 1; one cut off at 2 leaves its 2 x 2 minor indefinite.
     """
     root = precise(weight)
     root = root.clamp_min(torch.finfo(root.dtype).tiny).sqrt()
     c = precise(p) / root.unsqueeze(-1) / root.unsqueeze(-2)
     if c.is_complex():
-        return torch.view_as_complex(torch.view_as_real(c).clamp(-2, 2))
+        return torch.view_as_complex(torch.view_as_real(c.resolve_conj()).clamp(-2, 2))
     return c.clamp(-2, 2)
 
 
-def smallest_eigenvalue(p: Tensor) -> Tensor:
-    """Of a Hermitian matrix, one number per matrix; 1 for an empty one."""
-    if p.shape[-1] == 0:
-        return p.real.new_ones(p.shape[:-2])
-    return torch.linalg.eigvalsh(p)[..., 0]
+def wishart(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Wishart with 2n degrees of freedom and mean I, for shape (..., n, n)."""
+    *batch, n, _ = shape
+    made = {"dtype": like.dtype, "device": like.device, "generator": generator}
+    return gram(torch.randn((*batch, n, 2 * n), **made) / max(2 * n, 1) ** 0.5)
+
+
+def uniform_spectrum(
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Eigenvalues uniform in (0, 1) in a Haar basis, for shape (..., n, n)."""
+    made = {"device": like.device, "generator": generator}
+    q = torch.linalg.qr(torch.randn(shape, dtype=like.dtype, **made))[0]
+    e = torch.rand(shape[:-1], dtype=like.real.dtype, **made)
+    return hermitian((q * e.unsqueeze(-2)) @ q.mH)
 
 
 def log_det_gram(l: Tensor, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 
-__all__ = ["Constant", "as_constant"]
+__all__ = ["Constant", "as_constant", "as_tensor", "broadcasts"]
 
 
 class Constant:
@@ -72,3 +72,19 @@ def as_constant(value: Any) -> Any:
         return value
     constant = Constant(value)
     return constant.value.item() if constant.value.ndim == 0 else constant
+
+
+def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
+    """An option that is a number or a :class:`Constant` as a tensor, like ``like`` where given."""
+    if isinstance(value, Constant):
+        return value.value if like is None else value.like(like)
+    if like is None:
+        return torch.tensor(value, dtype=torch.float64)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def broadcasts(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether the option broadcasts to ``shape`` without enlarging it."""
+    own = tuple(value.value.shape) if isinstance(value, Constant) else ()
+    pairs = zip(own[::-1], shape[::-1], strict=False)
+    return len(own) <= len(shape) and all(m in (1, n) for m, n in pairs)

@@ -43,6 +43,14 @@ class Constraint(ABC):
 
     Shapes: S is the shape of y. x has the shape ``unconstrained_shape(S)``. "Batch shape" is S
     without its last ``event_dim`` axes: one number for each element of the set in y.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Constraint, NonNegative
+        >>> isinstance(NonNegative(), Constraint)
+        True
+        >>> NonNegative().contains(torch.tensor([1.0, -1.0])).tolist()
+        [True, False]
     """
 
     event_dim: ClassVar[int] = 0

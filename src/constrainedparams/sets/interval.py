@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..numerics.elementary import with_value
-from .constants import Constant
+from ..numerics.elementary import precise, with_value
+from .constants import as_tensor, broadcasts
 from .contract import Constraint, Shape
 
 __all__ = ["Interval"]
@@ -58,7 +58,7 @@ class Interval(Constraint):
     decay_target = property(lambda self: "(a + b)/2")
 
     def _check_options(self) -> None:
-        a, b = (torch.as_tensor(getattr(v, "value", v)) for v in (self.lower, self.upper))
+        a, b = self._bounds()
         if not bool((torch.isfinite(a) & torch.isfinite(b) & (a < b)).all()):
             raise OptionError(
                 f"{self!r}: expected finite bounds with lower < upper. For one bound use a set with "
@@ -66,22 +66,12 @@ class Interval(Constraint):
             )
 
     def _check(self, shape: Shape) -> str | None:
-        for bound in (self.lower, self.upper):
-            own = tuple(bound.value.shape) if isinstance(bound, Constant) else ()
-            fits = len(own) <= len(shape) and all(
-                m in (1, n) for m, n in zip(own[::-1], shape[::-1], strict=False)
-            )
-            if not fits:
-                return f"expected one that bounds of shape {own} broadcast to. Reshape the bounds."
-        return None
+        if broadcasts(self.lower, shape) and broadcasts(self.upper, shape):
+            return None
+        return "expected one that the bounds broadcast to. Reshape the bounds."
 
-    def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        bounds = (self.lower, self.upper)
-        a, b = (
-            v.like(x) if isinstance(v, Constant) else torch.full((), v, dtype=x.dtype, device=x.device)
-            for v in bounds
-        )
-        return a, b
+    def _bounds(self, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return as_tensor(self.lower, like), as_tensor(self.upper, like)
 
     def _limits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest and largest number of this dtype in the set."""
@@ -90,9 +80,8 @@ class Interval(Constraint):
             return a, b
         # Next to 0 the next number is subnormal, which some devices flush to 0.
         tiny = torch.finfo(x.dtype).tiny
-        return torch.maximum(torch.nextafter(a, b), a + tiny), torch.minimum(
-            torch.nextafter(b, a), b - tiny
-        )
+        above, below = torch.nextafter(a, b), torch.nextafter(b, a)
+        return torch.maximum(above, a + tiny), torch.minimum(below, b - tiny)
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         a, b = self._bounds(x)
@@ -106,13 +95,14 @@ class Interval(Constraint):
         return with_value(y, torch.minimum(torch.maximum(y, low), high))
 
     def _right_inverse(self, y: Tensor) -> Tensor:
-        a, b = self._bounds(y.double())
-        t = (2 * (y.double() - a) / (b - a) - 1).clamp(-1, 1)
+        wide = precise(y)
+        a, b = self._bounds(wide)
+        t = (2 * (wide - a) / (b - a) - 1).clamp(-1, 1)
         if self.closed:
             # At a bound the sine is flat and x would never leave: start where y is off by rounding.
             eps = torch.finfo(y.dtype).eps
             return torch.asin(t.clamp(eps - 1, 1 - eps))
-        odds = torch.log(y.double() - a) - torch.log(b - y.double())
+        odds = torch.log(wide - a) - torch.log(b - wide)
         return torch.where(a == -b, 2 * torch.atanh(t), odds)
 
     def _residual(self, y: Tensor) -> Tensor:
@@ -123,8 +113,7 @@ class Interval(Constraint):
         # Computed in this dtype y is inside exactly; half precision is rounded after the map.
         if torch.finfo(dtype).bits > 16:
             return 0.0
-        bounds = (torch.as_tensor(getattr(v, "value", v)).abs() for v in (self.lower, self.upper))
-        return max(float(v.max()) for v in bounds) * torch.finfo(dtype).eps
+        return max(float(v.abs().max()) for v in self._bounds()) * torch.finfo(dtype).eps
 
     def _project(self, y: Tensor) -> Tensor:
         low, high = self._limits(y)

@@ -19,7 +19,7 @@ _MARGIN = 1e-3
 
 @dataclass(frozen=True, repr=False)
 class PositiveDefinite(MatrixConstraint):
-    """Symmetric (complex: Hermitian) matrices with all eigenvalues in (a, b).
+    """Symmetric (complex: Hermitian) matrices with all eigenvalues in the open interval (a, b).
 
     y = a I + L L^H, or with an upper bound y = a I + (b - a) P (I + P)^-1, P = L L^H, where
     L = tril(x, -1) + diag(softplus(diag x)). The upper triangle of x is not read. In float32 L L^H
@@ -27,15 +27,14 @@ class PositiveDefinite(MatrixConstraint):
     distance from them) is enlarged by 4 n^1/2 rounding units, so that y is definite for every x.
 
     Args:
-        lower: a, a number.
-        upper: b > a, or None for no upper bound.
+        lower, upper: a and b, numbers; without an upper bound None.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, n); x has the shape of y. Dtypes: real, complex.
     The residual is relative: asymmetry, and how far the smallest eigenvalue of the correlation
-    matrix of y - a I (with b: of the eigenvalues divided by b - a) is below rounding. ``project``
-    moves eigenvalues that are out to a thousandth inside (of the largest, or of b - a). ``sample``
-    is a I + Wishart with 2n degrees of freedom and mean I, or uniform eigenvalues in a Haar basis.
+    matrix of y - a I (with b: of the eigenvalues divided by |a| + |b|) is below rounding.
+    ``project`` clips eigenvalues to a thousandth inside (of the largest, or of b - a). ``sample`` is
+    a I + Wishart with 2n degrees of freedom and mean I, or uniform eigenvalues in a Haar basis.
 
     Raises:
         OptionError: bounds that are not finite or not in order.
@@ -55,7 +54,6 @@ class PositiveDefinite(MatrixConstraint):
     upper: float | None = None
 
     has_complex: ClassVar[bool] = True
-
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: True)
     smooth = property(lambda self: True)
@@ -64,67 +62,58 @@ class PositiveDefinite(MatrixConstraint):
     def decay_target(self) -> str:
         return "(a + ln(2)^2) I" if self.upper is None else "(a + (b - a) t/(1 + t)) I, t = ln(2)^2"
 
+    @property
+    def _size(self) -> float:
+        return abs(self.lower) + abs(self.upper or 0.0)
+
     def _check_options(self) -> None:
-        upper = math.inf if self.upper is None else self.upper
-        known = all(isinstance(v, int | float) for v in (self.lower, upper))
-        if not known or not self.lower < upper or not math.isfinite(self.lower):
+        bounds = (self.lower,) if self.upper is None else (self.lower, self.upper)
+        known = all(isinstance(v, int | float) and math.isfinite(v) for v in bounds)
+        if not known or not bounds[0] < (*bounds, math.inf)[1]:
             raise OptionError(
-                f"{self!r}: expected numbers lower < upper, both finite. For no upper bound leave "
-                "upper out."
+                f"{self!r}: expected finite numbers with lower < upper. For no upper bound leave upper "
+                "out."
             )
-        if self.upper is not None and not math.isfinite(self.upper):
-            raise OptionError(f"{self!r}: upper is not finite. For no upper bound leave it out.")
 
     def _check(self, shape: Shape) -> str | None:
         if shape[-2] == shape[-1]:
             return None
-        return "expected square matrices. For a rectangular weight take its Gram matrix or Orthogonal."
+        return "expected square matrices. For a rectangular weight use a set such as Orthogonal."
 
-    def _slack(self, x: Tensor) -> float:
-        return 4 * x.shape[-1] ** 0.5 * torch.finfo(x.dtype).eps
+    def _inner(self, y: Tensor) -> tuple[float, float, float]:
+        """Relative slack, and the bounds moved in by it."""
+        slack = 4 * y.shape[-1] ** 0.5 * torch.finfo(y.dtype).eps
+        return slack, self.lower + slack * self._size, (self.upper or 0.0) - slack * self._size
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        one, slack, factor = d.identity_like(x), self._slack(x), d.factor(x)
+        one, factor, (slack, low, high) = d.identity_like(x), d.factor(x), self._inner(x)
         if self.upper is None:
-            return d.gram(factor) * (1 + slack * one) + (self.lower + slack * abs(self.lower)) * one
-        low, high = self._inner_bounds(slack)
+            return d.gram(factor) * (1 + slack * one) + low * one
         return low * one + (high - low) * d.contraction(factor)
 
-    def _inner_bounds(self, slack: float) -> tuple[float, float]:
-        """Bounds moved in by rounding, relative to their size and distance."""
-        assert self.upper is not None
-        inwards = slack * (abs(self.lower) + abs(self.upper))
-        return self.lower + inwards, self.upper - inwards
-
     def _right_inverse(self, y: Tensor) -> Tensor:
-        slack, h = self._slack(y), d.hermitian(precise(y))
+        h, (slack, low, high) = d.hermitian(precise(y)), self._inner(y)
         one = d.identity_like(h)
-        if self.upper is None:
-            p = (h - (self.lower + slack * abs(self.lower)) * one) / (1 + slack * one)
-        else:
-            low, high = self._inner_bounds(slack)
-            c = (h - low * one) / (high - low)
-            e = torch.linalg.eigvalsh(c)
-            inside = ((e > 0) & (e < 1)).all(-1)[..., None, None]
-            reach = 2 * slack * (abs(self.lower) + abs(self.upper)) / (high - low)
-            c = torch.where(inside, c, (c + reach * one) / (1 + 2 * reach))
-            p = d.hermitian(torch.linalg.solve(one.to(c.dtype) - c, c))
-        weight = torch.diagonal(p, dim1=-2, dim2=-1).real.abs() + abs(self.lower)
+        if self.upper is not None:
+            reach = slack * self._size / (high - low)
+            return d.factor_inverse(d.root_of_odds((h - low * one) / (high - low), reach), y.dtype)
+        p = (h - low * one) / (1 + slack * one)
+        weight = torch.diagonal(p, dim1=-2, dim2=-1).real.abs() + self._size
         return d.factor_inverse(d.cholesky(p, 1.5 * slack * weight), y.dtype)
 
     def _residual(self, y: Tensor) -> Tensor:
-        h, skew = d.hermitian(precise(y)), 0.5 * (precise(y) - precise(y).mH)
-        n, one = y.shape[-1], d.identity_like(h)
+        wide, n = precise(y), y.shape[-1]
+        h, one = d.hermitian(wide), d.identity_like(wide)
         p = h - self.lower * one
         weight = torch.diagonal(p, dim1=-2, dim2=-1).real.clamp_min(0) + abs(self.lower)
         if self.upper is not None:
-            weight = torch.full_like(weight, abs(self.lower) + abs(self.upper))
-        gap = d.smallest_eigenvalue(d.scaled(p, weight))
+            weight = torch.full_like(weight, self._size)
+        gap = d.definiteness(p, weight)
         if self.upper is not None:
-            gap = torch.minimum(gap, d.smallest_eigenvalue(d.scaled(self.upper * one - h, weight)))
-        # Definite beyond rounding means a gap above the tolerance: 0 itself is not in the set.
+            gap = torch.minimum(gap, d.definiteness(self.upper * one - h, weight))
+        # Definite beyond rounding means a gap above the tolerance: a gap of 0 is outside.
         beyond = self._tolerance(tuple(y.shape), y.dtype) + n**0.5 * torch.finfo(h.dtype).eps
-        asymmetry = d.scaled(skew, weight).abs().flatten(-2).sum(-1) / max(n, 1)
+        asymmetry = d.scaled(wide - h, weight).abs().flatten(-2).sum(-1) / max(n, 1)
         return torch.maximum((beyond - gap).clamp_min(0), asymmetry)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
@@ -133,39 +122,33 @@ class PositiveDefinite(MatrixConstraint):
     def _project(self, y: Tensor) -> Tensor:
         h = d.hermitian(y)
         off = self._residual(h) > self._tolerance(tuple(y.shape), y.dtype)
-        wide = precise(h)
-        e, u = torch.linalg.eigh(wide - self.lower * d.identity_like(wide))
-        if self.upper is None:
-            size = e.abs().amax(-1, keepdim=True) + abs(self.lower)
-            e = torch.maximum(e, _MARGIN * torch.where(size > 0, size, torch.ones_like(size)))
-        else:
-            width = self.upper - self.lower
-            e = e.clamp(_MARGIN * width, (1 - _MARGIN) * width)
-        moved = d.hermitian((u * (e + self.lower).unsqueeze(-2)) @ u.mH).to(y.dtype)
+        one = d.identity_like(precise(h))
+        p = precise(h) - self.lower * one
+        size = torch.linalg.matrix_norm(p).unsqueeze(-1) + abs(self.lower)
+        low: Tensor = _MARGIN * torch.where(size > 0, size, torch.ones_like(size))
+        width = None if self.upper is None else self.upper - self.lower
+        high = None if width is None else torch.full_like(low, (1 - _MARGIN) * width)
+        low = low if width is None else torch.full_like(low, _MARGIN * width)
+        moved = (d.clip_eigenvalues(p, low, high) + self.lower * one).to(y.dtype)
         return torch.where(off[..., None, None], moved, h)
 
     def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        *batch, n, _ = shape
-        made = {"dtype": like.dtype, "device": like.device, "generator": generator}
         if self.upper is None:
-            g = torch.randn((*batch, n, 2 * n), **made) / math.sqrt(2 * max(n, 1))
-            return d.gram(g) + self.lower * d.identity_like(g @ g.mH)
-        q, _ = torch.linalg.qr(torch.randn((*batch, n, n), **made))
-        made["dtype"] = like.real.dtype
-        e = self.lower + (self.upper - self.lower) * torch.rand((*batch, n), **made)
-        return self._project(d.hermitian((q * e.unsqueeze(-2)) @ q.mH))
+            y = d.wishart(shape, like, generator)
+            return y + self.lower * d.identity_like(y)
+        y = (self.upper - self.lower) * d.uniform_spectrum(shape, like, generator)
+        return self._project(y + self.lower * d.identity_like(y))
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n = shape[-1]
         return n * n if is_complex else n * (n + 1) // 2
 
     def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        n, slack, factor = x.shape[-1], self._slack(x), d.factor(x)
-        entries = self._dimension((n, n), x.is_complex())
-        found = d.log_det_gram(factor, x)
+        n, factor, (slack, low, high) = x.shape[-1], d.factor(x), self._inner(x)
         if self.upper is None:
-            return found + n * math.log1p(slack)
+            return d.log_det_gram(factor, x) + n * math.log1p(slack)
         # dC = (I + P)^-1 dP (I + P)^-1, and y = low I + (high - low) C.
-        low, high = self._inner_bounds(slack)
         each = 2 * n if x.is_complex() else n + 1
-        return found + entries * math.log(high - low) - each * d.log_det_one_plus_gram(factor)
+        entries = self._dimension((n, n), x.is_complex())
+        volume = entries * math.log(high - low) - each * d.log_det_one_plus_gram(factor)
+        return d.log_det_gram(factor, x) + volume

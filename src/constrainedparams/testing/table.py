@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..sets.constants import as_tensor
 from ..sets.interval import Interval
 from ..sets.non_negative import NonNegative
 from ..sets.orthogonal import Orthogonal
@@ -102,10 +103,7 @@ def _definite(constraint: PositiveDefinite, target: float, **more: object) -> Ca
 
 
 def _interval(constraint: Interval, shape: tuple[int, ...], middle: object, **more: object) -> Case:
-    a, b = (
-        torch.as_tensor(getattr(v, "value", v), dtype=torch.float64)
-        for v in (constraint.lower, constraint.upper)
-    )
+    a, b = as_tensor(constraint.lower), as_tensor(constraint.upper)
     bounds = {
         "lower bound": lambda y: a.to(y.dtype).expand(y.shape).clone(),
         "upper bound": lambda y: b.to(y.dtype).expand(y.shape).clone(),
