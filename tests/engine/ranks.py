@@ -8,6 +8,7 @@ import traceback
 import weakref
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -66,9 +67,9 @@ def state(model):
     return {n.removeprefix("module."): plain(p) for n, p in model.named_parameters()}
 
 
-def train(model, functions, rank, micro=1, no_sync=None, deferred=None, fused=False):
+def train(model, functions, rank, micro=1, no_sync=None, deferred=None, optimizer=torch.optim.SGD):
     """Per step: the parameters afterwards, and how often f ran."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    optimizer = optimizer(model.parameters(), lr=0.1, momentum=0.9)
     history = []
     for step in range(STEPS):
         before = [f.evaluations for f in functions]
@@ -95,7 +96,7 @@ def ddp(rank, **options):
 
 def scenario_ddp(rank):
     _, functions, wrapped = ddp(rank)
-    return train(wrapped, functions, rank, fused=True)
+    return train(wrapped, functions, rank, optimizer=partial(torch.optim.SGD, fused=True))
 
 
 def scenario_ddp_bucket_view(rank):
@@ -116,6 +117,33 @@ def scenario_ddp_deferred(rank):
 def scenario_ddp_deferred_through_the_wrapper(rank):
     _, functions, wrapped = ddp(rank, find_unused_parameters=False)
     return train(wrapped, functions, rank, MICRO, wrapped.no_sync, wrapped)
+
+
+def scenario_zero_optimizer(rank):
+    """Each rank steps its own share and receives the rest in place, unseen by version counters."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    _, functions, wrapped = ddp(rank)
+    make = partial(ZeroRedundancyOptimizer, optimizer_class=torch.optim.SGD)
+    return train(wrapped, functions, rank, optimizer=make)
+
+
+def scenario_local_averaging(rank):
+    """Post-local SGD: parameters are averaged by assigning .data."""
+    from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+
+    model, _ = build()
+    averager = PeriodicModelAverager(period=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    out = []
+    for step in range(2):
+        model(mine(batches(step)[0], rank)).square().mean().backward()
+        optimizer.step()
+        _ = model[0].weight
+        averager.average_parameters(list(model.parameters()))
+        optimizer.zero_grad()
+        out.append((plain(model[0].weight), plain(skew_exp(model[0]._weight_unconstrained))))
+    return out
 
 
 def scenario_ddp_broadcasts_at_construction(rank):

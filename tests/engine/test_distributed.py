@@ -85,6 +85,7 @@ def naive_history(micro):
 TRAINING = {
     "ddp": (1, 1),
     "ddp_bucket_view": (1, 1),
+    "zero_optimizer": (1, 1),
     "ddp_accumulate": (ranks.MICRO, 1),
     "ddp_deferred": (ranks.MICRO, 1),
     "ddp_deferred_through_the_wrapper": (ranks.MICRO, 1),
@@ -118,7 +119,9 @@ def test_ddp_broadcasts_at_construction(results):
     equal(first, want)
 
 
-@pytest.mark.parametrize("name", ["collectives_are_told", "verified_sees_collectives"])
+@pytest.mark.parametrize(
+    "name", ["collectives_are_told", "verified_sees_collectives", "local_averaging"]
+)
 def test_in_place_collectives(results, name):
     for pairs in of(results, name):
         for got, want in pairs:

@@ -147,9 +147,19 @@ def test_write_to_x(event, f):
     warm(layer)
     event(layer)
     assert_fresh(layer, f)
+
+
+@pytest.mark.parametrize("event", WRITES.values(), ids=WRITES)
+def test_the_next_write_after_a_write(event):
+    """No event leaves the layer blind for the next one."""
+    layer = constrained_linear(tanh_exp)
+    warm(layer)
+    event(layer)
     warm(layer)
     change(layer._weight_unconstrained)
-    assert_fresh(layer, f)
+    assert_fresh(layer, tanh_exp)
+    layer._weight_unconstrained.data.mul_(0.5)
+    assert_fresh(layer, tanh_exp)
 
 
 def test_frozen_and_thawed_gradients():

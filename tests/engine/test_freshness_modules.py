@@ -3,10 +3,14 @@
 import copy
 import io
 import pickle
+import tempfile
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import set_model_state_dict
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .oracle import (
@@ -15,6 +19,7 @@ from .oracle import (
     constrained_linear,
     counted_linear,
     equal,
+    loss_of,
     skew_exp,
     tanh_exp,
     warm,
@@ -111,7 +116,35 @@ def vector(layer):
     vector_to_parameters(flat + 0.1, layer.parameters())
 
 
+def through_a_file(layer):
+    file = io.BytesIO()
+    state = {name: value + 0.2 for name, value in layer.state_dict().items()}
+    torch.save(state, file)
+    file.seek(0)
+    layer.load_state_dict(torch.load(file, weights_only=True))
+
+
+def checkpointed(load):
+    """Save the state of another layer with torch.distributed.checkpoint, load it here."""
+
+    def event(layer):
+        other = constrained_linear(tanh_exp).to(layer._weight_unconstrained.dtype)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # it says that there is one process
+            warnings.simplefilter("ignore", UserWarning)
+            checkpoint.save(other.state_dict(), checkpoint_id=folder, no_dist=True)
+            state = layer.state_dict()
+            checkpoint.load(state, checkpoint_id=folder, no_dist=True)
+            load(layer, state)
+        equal(layer._weight_unconstrained, other._weight_unconstrained)
+
+    return event
+
+
 MODULE = {
+    "load_weights_only_file": through_a_file,
+    "dcp_in_place": checkpointed(lambda layer, state: None),
+    "dcp_set_model_state_dict": checkpointed(set_model_state_dict),
     "load": load,
     "load_assign": lambda m: load(m, assign=True),
     "load_swap": with_flag(swap, load),
@@ -151,9 +184,24 @@ def test_module_operation(event, f):
     tolerance = {} if x.dtype == torch.float64 else F32
     assert_fresh(layer, f, **tolerance)
     assert layer.weight.dtype == x.dtype
+
+
+@pytest.mark.parametrize("event", MODULE.values(), ids=MODULE)
+def test_the_next_write_after_a_module_operation(event):
+    """Whatever object x is now, it is watched as the first one was."""
+    layer = constrained_linear(tanh_exp)
     warm(layer)
-    change(layer._weight_unconstrained)
-    assert_fresh(layer, f, **tolerance)
+    event(layer)
+    x = layer._weight_unconstrained
+    tolerance = {} if x.dtype == torch.float64 else F32
+    warm(layer)
+    change(x)
+    assert_fresh(layer, tanh_exp, **tolerance)
+    x.data.mul_(0.5)
+    assert_fresh(layer, tanh_exp, **tolerance)
+    loss_of(layer.weight).backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1, fused=True).step()
+    assert_fresh(layer, tanh_exp, **tolerance)
 
 
 def pickled(layer):
