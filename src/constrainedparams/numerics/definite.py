@@ -1,6 +1,7 @@
-"""Cholesky factors: from a free matrix, to a free matrix, and how far a matrix is from having one."""
+"""Cholesky factors of free matrices and back, and how far a matrix is from having one."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,7 +116,8 @@ def definiteness(p: Tensor, weight: Tensor) -> Tensor:
 def scaled(p: Tensor, weight: Tensor) -> Tensor:
     """D^-1/2 p D^-1/2 with D = diag(weight), in double precision; entries cut off at 2.
 
-    Entries of a correlation matrix are at most 1; one cut off at 2 leaves its 2 x 2 minor indefinite.
+    Entries of a correlation matrix are at most 1; one cut off at 2 leaves its 2 x 2 minor
+    indefinite.
     """
     root = precise(weight)
     root = root.clamp_min(torch.finfo(root.dtype).tiny).sqrt()
@@ -128,7 +130,7 @@ def scaled(p: Tensor, weight: Tensor) -> Tensor:
 def wishart(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Wishart with 2n degrees of freedom and mean I, for shape (..., n, n)."""
     *batch, n, _ = shape
-    made = {"dtype": like.dtype, "device": like.device, "generator": generator}
+    made: Any = {"dtype": like.dtype, "device": like.device, "generator": generator}
     return gram(torch.randn((*batch, n, 2 * n), **made) / max(2 * n, 1) ** 0.5)
 
 
@@ -136,7 +138,7 @@ def uniform_spectrum(
     shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     """Eigenvalues uniform in (0, 1) in a Haar basis, for shape (..., n, n)."""
-    made = {"device": like.device, "generator": generator}
+    made: Any = {"device": like.device, "generator": generator}
     q = torch.linalg.qr(torch.randn(shape, dtype=like.dtype, **made))[0]
     e = torch.rand(shape[:-1], dtype=like.real.dtype, **made)
     return hermitian((q * e.unsqueeze(-2)) @ q.mH)

@@ -10,7 +10,7 @@ __all__ = ["expm", "frechet"]
 
 
 class _Expm(torch.autograd.Function):
-    """exp(A) with pullback G -> L(A^H, G) and pushforward T -> L(A, T), L the Frechet derivative."""
+    """exp(A), pullback G -> L(A^H, G), pushforward T -> L(A, T), L the Frechet derivative."""
 
     generate_vmap_rule = True
 
@@ -19,17 +19,17 @@ class _Expm(torch.autograd.Function):
         return torch.linalg.matrix_exp(a)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         (a,) = ctx.saved_tensors
         return frechet(a.mH, g)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         (a,) = ctx.saved_tensors
         return frechet(a, tangent)
 
@@ -46,12 +46,12 @@ def _(a: Tensor) -> Tensor:
 
 
 @_expm.register_vmap
-def _(info: Any, in_dims: tuple[int | None], a: Tensor) -> tuple[Tensor, int]:
+def _(info: Any, in_dims: tuple[int | None], a: Tensor) -> tuple[Tensor, int]:  # noqa: ARG001
     assert in_dims[0] is not None
     return _expm(a.movedim(in_dims[0], 0)), 0
 
 
-def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001
     ctx.save_for_backward(*inputs)
 
 
@@ -66,9 +66,9 @@ _expm.register_autograd(_pullback, setup_context=_save)
 def expm(a: Tensor) -> Tensor:
     """exp(A) for a batch of square matrices, differentiable to any order.
 
-    The derivative of ``torch.linalg.matrix_exp`` chooses its scaling by the norm of the block matrix
-    [[A, G], [0, A]], so the size of the incoming gradient G decides how accurate it is (4th digit
-    wrong for |G| = 1e3 ... 1e6 in float32). Here G has entries of size one at most whatever its size.
+    The derivative of ``torch.linalg.matrix_exp`` chooses its scaling by the norm of the block
+    matrix [[A, G], [0, A]], so the size of the incoming gradient G decides how accurate it is (4th
+    digit wrong for |G| = 1e3 ... 1e6 in float32). Here the largest entry of G is divided out.
 
     Args:
         a: (..., n, n), real or complex.

@@ -42,7 +42,7 @@ class Constant:
             # A fresh thread has no torch.func transform, no dispatch mode and no inference mode:
             # what is made there is a plain tensor, which may be kept.
             with ThreadPoolExecutor(1) as clean:
-                self._made[key] = clean.submit(self.value.to, *key).result()
+                self._made[key] = clean.submit(lambda: self.value.to(*key)).result()
         return self._made[key]
 
     def __eq__(self, other: object) -> bool:

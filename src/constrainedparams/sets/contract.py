@@ -34,8 +34,8 @@ def _raised(t: Tensor) -> Tensor:
 class Constraint(ABC):
     """A set M and a map f onto it: y = f(x) is in M for every x.
 
-    A set is a value: it compares, hashes, prints and pickles by its options, and one instance serves
-    any number of layers. The methods below are final. A new set is a frozen dataclass that
+    A set is a value: it compares, hashes, prints and pickles by its options, and one instance
+    serves any number of layers. The methods below are final. A new set is a frozen dataclass that
     implements the hooks ``_forward``, ``_right_inverse``, ``_residual``, ``_project``, ``_sample``,
     ``_dimension`` (and, where they apply, ``_check``, ``_tolerance``, ``_retract``,
     ``_log_abs_det_jacobian``, ``_check_options``) and the four properties. Hooks get matrices (the
@@ -75,7 +75,9 @@ class Constraint(ABC):
             object.__setattr__(self, option.name, value)
         layout = None if self.view in (None, BATCH) else View(self.view, self.sizes)
         if layout is None and self.sizes is not None:
-            raise OptionError(f"sizes={dict(self.sizes)} without a pattern in view=. Give view= too.")
+            raise OptionError(
+                f"sizes={dict(self.sizes)} without a pattern in view=. Give view= too."
+            )
         object.__setattr__(self, "_layout", layout)
         self._check_options()
 
@@ -210,7 +212,7 @@ class Constraint(ABC):
         if not bool(torch.isfinite(y).all()):
             raise ConstraintViolation(
                 f"{int((~torch.isfinite(y)).sum())} of {y.numel()} entries are NaN or infinite: no "
-                f"point of {self!r} is nearest. Replace them first, for example by torch.nan_to_num."
+                f"point of {self!r} is nearest. Replace them first, as torch.nan_to_num does."
             )
         with _without_autocast(y):
             found = self._project(self._read(_raised(y)))
@@ -322,7 +324,7 @@ class Constraint(ABC):
         """Expectation and remedy when the set is not defined in this shape, else None."""
         return None
 
-    def _check_options(self) -> None:
+    def _check_options(self) -> None:  # noqa: B027  (nothing to check by default)
         """Raise OptionError for options with which the set does not exist."""
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -354,8 +356,8 @@ class Constraint(ABC):
                 raise ConstraintError(f"{self!r} has no state {name!r}; its state: {names}.")
             if tuple(value.shape[-self.event_dim :]) != shape[-self.event_dim :]:
                 raise ShapeError(
-                    f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, {shape}. "
-                    "Take x and state from the same right_inverse."
+                    f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, "
+                    f"{shape}. Take x and state from the same right_inverse."
                 )
         wide = _raised(x)
         known = {k: self._read(v.to(wide.dtype)) for k, v in state.items()}
@@ -378,8 +380,8 @@ class Constraint(ABC):
             if bool(self.contains(half).all()):
                 rounded = " It is within the rounding of bfloat16: was it saved in half precision?"
         return (
-            f"the value is {worst:.3g} away from {self!r}, where at most {self.tolerance(y):.3g} is "
-            f"rounding.{rounded} Project it first: `{self!r}.project(value)`."
+            f"the value is {worst:.3g} away from {self!r}, where at most {self.tolerance(y):.3g} "
+            f"is rounding.{rounded} Project it first: `{self!r}.project(value)`."
         )
 
     def _per_element(self, flags: Tensor) -> Tensor:
@@ -398,8 +400,8 @@ class Constraint(ABC):
 
 # What no subclass may replace: the public methods carry the checks.
 _FINAL = {
-    "__call__", "check_shape", "contains", "dimension", "forward", "log_abs_det_jacobian", "project",
-    "residual", "retract", "right_inverse", "sample", "tolerance", "unconstrained_shape",
+    "__call__", "check_shape", "contains", "dimension", "forward", "log_abs_det_jacobian",
+    "project", "residual", "retract", "right_inverse", "sample", "tolerance", "unconstrained_shape",
 }  # fmt: skip
 
 
@@ -408,8 +410,8 @@ class MatrixConstraint(Constraint):
     """A set of matrices: the last two axes of y, or those that ``view`` says.
 
     Args:
-        view: einops pattern that reads a tensor as matrices, such as ``"o i h w -> o (i h w)"`` for a
-            convolution, or ``"batch"``: all axes but the last two are a batch.
+        view: einops pattern that reads a tensor as matrices, such as ``"o i h w -> o (i h w)"`` for
+            a convolution, or ``"batch"``: all axes but the last two are a batch.
         sizes: lengths of axes in the pattern that the shape does not give, such as ``{"heads": 8}``
             for ``"(heads d) e -> heads d e"``.
     """

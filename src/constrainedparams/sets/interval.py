@@ -61,8 +61,8 @@ class Interval(Constraint):
         a, b = self._bounds()
         if not bool((torch.isfinite(a) & torch.isfinite(b) & (a < b)).all()):
             raise OptionError(
-                f"{self!r}: expected finite bounds with lower < upper. For one bound use a set with "
-                "one, such as NonNegative()."
+                f"{self!r}: expected finite bounds with lower < upper. For one bound use a set "
+                "with one, such as NonNegative()."
             )
 
     def _check(self, shape: Shape) -> str | None:

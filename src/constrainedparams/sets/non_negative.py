@@ -16,9 +16,9 @@ _MARGIN = 1e-3
 class NonNegative(Constraint):
     """[0, infinity) for every entry: y = x^2.
 
-    The square reaches 0 and leaves it again from either side; every second-order critical point in x
-    is a critical point in y (Levin, Kileel, Boumal, arXiv 2207.03512). Its slope is 0 at x = 0, so
-    nothing starts there: ``right_inverse`` gives an exact 0 the root of the rounding unit, and
+    The square reaches 0 and leaves it again; every second-order critical point in x is a critical
+    point in y (Levin, Kileel, Boumal, arXiv 2207.03512). Its slope is 0 at x = 0, so nothing starts
+    there: ``right_inverse`` gives an exact 0 the root of the rounding unit, and
     ``project`` moves a negative entry to 0.001 (the nearest point, 0, is where the map is flat).
 
     Shapes: any; x has the shape of y. Dtypes: real. ``sample`` is half-normal.

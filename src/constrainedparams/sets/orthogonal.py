@@ -21,21 +21,21 @@ class Orthogonal(MatrixConstraint):
     """Orthogonal (complex: unitary) matrices y^H y = I; for n != k the Stiefel manifold.
 
     y = Q phi(A) I_{n x k} D with A = [[S, -R^H], [R, 0]], S the skew-Hermitian matrix of the lower
-    triangle of x's top k x k block and R the rest of x; Q and D move I_{n x k} to the state ``base``
-    (for n = k: y = base phi(S)). phi is ``"exp"`` (Lezcano-Casado, Martinez-Rubio, arXiv 1901.08428,
-    with the base of arXiv 1909.09501) or ``"cayley"``, phi(A) = (I - A/2)^-1 (I + A/2), cheaper, and
-    never more than half a turn from base. Square real y keep the sign of their determinant. Wide y
-    are the conjugate transposes of tall ones. Nothing is n x n for n > k: exp goes through 2k x 2k,
-    Cayley through k x k. Only the lower triangle (complex: and the imaginary diagonal) of the k x k
-    block is read.
+    triangle of x's top k x k block and R the rest of x; Q and D move I_{n x k} to the state
+    ``base`` (for n = k: y = base phi(S)). phi is ``"exp"`` (Lezcano-Casado, Martinez-Rubio, arXiv
+    1901.08428, with the base of 1909.09501) or ``"cayley"``, phi(A) = (I - A/2)^-1 (I + A/2),
+    cheaper, and less than half a turn from base. Square real y keep the sign of their
+    determinant. Wide y are the conjugate transposes of tall ones. Nothing is n x n for n > k: exp
+    goes through 2k x 2k, Cayley through k x k. Only the lower triangle (complex: and the imaginary
+    diagonal) of the k x k block is read.
 
     Args:
         map: ``"exp"`` or ``"cayley"``.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, k), any n and k; x and ``base`` have the shape of y. Dtypes: real, complex.
-    ``right_inverse`` gives x = 0 and base = y, polished; ``project`` is the polar factor, the nearest
-    point; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished; ``project`` is the polar factor, which is
+    nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.

@@ -33,7 +33,7 @@ class PositiveDefinite(MatrixConstraint):
     Shapes: (..., n, n); x has the shape of y. Dtypes: real, complex.
     The residual is relative: asymmetry, and how far the smallest eigenvalue of the correlation
     matrix of y - a I (with b: of the eigenvalues divided by |a| + |b|) is below rounding.
-    ``project`` clips eigenvalues to a thousandth inside (of the largest, or of b - a). ``sample`` is
+    ``project`` clips eigenvalues to a thousandth inside (of the norm, or of b - a). ``sample`` is
     a I + Wishart with 2n degrees of freedom and mean I, or uniform eigenvalues in a Haar basis.
 
     Raises:
@@ -71,8 +71,8 @@ class PositiveDefinite(MatrixConstraint):
         known = all(isinstance(v, int | float) and math.isfinite(v) for v in bounds)
         if not known or not bounds[0] < (*bounds, math.inf)[1]:
             raise OptionError(
-                f"{self!r}: expected finite numbers with lower < upper. For no upper bound leave upper "
-                "out."
+                f"{self!r}: expected finite numbers with lower < upper. For no upper bound leave "
+                "upper out."
             )
 
     def _check(self, shape: Shape) -> str | None:

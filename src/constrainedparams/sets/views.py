@@ -35,8 +35,8 @@ class View:
         used = sorted(name for group in self.target for name in group)
         if not arrow or given != used or len(set(given)) != len(given) or len(self.target) < 2:
             raise OptionError(
-                f"view={pattern!r}: expected an einops pattern with the same axes on both sides and "
-                'at least rows and columns on the right, such as "o i h w -> o (i h w)", or '
+                f"view={pattern!r}: expected an einops pattern with the same axes on both sides "
+                'and at least rows and columns on the right, such as "o i h w -> o (i h w)", or '
                 f'view="{BATCH}".'
             )
         if unknown := set(self.sizes) - set(given):
@@ -63,7 +63,7 @@ class View:
                 known[missing[0]] = length // product
             elif missing or product != length:
                 raise ShapeError(
-                    f"axis {'(' + ' '.join(group) + ')'} of length {length} does not split by sizes="
+                    f"axis ({' '.join(group)}) of length {length} does not split by sizes="
                     f"{self.sizes}. Give the sizes of all but one of its parts, dividing {length}."
                 )
         return known

@@ -1,4 +1,4 @@
-"""One row of the table of sets: what a set claims, and the values that put the claims to the test."""
+"""One row of the table of sets: what a set claims, and values that put the claims to the test."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class Case:
         decay_target: the published f(0), from a formula of its own: y = decay_target(like), where
             ``like`` is f's value at the default start (map state included), and has the dtype of y.
         near_misses: name -> function of a point y of the set that gives a value just off the set.
-        awkward: name -> function of ``torch.empty(shape, dtype=...)`` that gives a point of the set on
-            which a map or its inverse might fail: the boundary, repeated eigenvalues, ...
+        awkward: name -> function of ``torch.empty(shape, dtype=...)`` that gives a point of the set
+            on which a map or its inverse might fail: the boundary, repeated eigenvalues, ...
         bad_shapes: shapes that the set refuses.
         coordinates: function of y that gives its free entries as a real vector (of a symmetric
             matrix: a triangle); needed where the set has a ``log_abs_det_jacobian``.

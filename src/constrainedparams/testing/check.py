@@ -40,8 +40,8 @@ def check(promise: Promise, case: Case) -> None:
             return
     if reason is not None:
         raise PromiseBroken(
-            f"{case} keeps `{promise.__name__}`, which its row declares broken ({reason}). Remove it "
-            "from `broken`."
+            f"{case} keeps `{promise.__name__}`, which its row declares broken ({reason}). "
+            "Remove it from `broken`."
         )
 
 

@@ -154,6 +154,9 @@ ROWS: tuple[Case, ...] = (
         (3,),
         decay_target=torch.zeros_like,
         near_misses={"just below": lambda y: _bump(torch.zeros_like(y), -1e-6)},
-        awkward={"zero": torch.zeros_like, "one entry zero": lambda y: _bump(torch.zeros_like(y), 1.0)},
+        awkward={
+            "zero": torch.zeros_like,
+            "one entry zero": lambda y: _bump(torch.zeros_like(y), 1.0),
+        },
     ),
 )

@@ -1,0 +1,108 @@
+"""Tall maps against the dense n x n formulas of scipy; nothing they build is n x n."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from constrainedparams import Orthogonal
+from constrainedparams.numerics import orthogonal as maps
+
+
+def dense(x):
+    """A = [[S, -R^H], [R, 0]], n x n, in NumPy, written out entry by entry."""
+    x = x.numpy()
+    n, k = x.shape
+    a = np.zeros((n, n), dtype=x.dtype)
+    for i in range(n):
+        for j in range(min(i, k)):
+            a[i, j], a[j, i] = x[i, j], -np.conj(x[i, j])
+        if i < k and np.iscomplexobj(x):
+            a[i, i] = 1j * x[i, i].imag
+    return a
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("shape", [(4, 4), (7, 2), (5, 4), (3, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_maps_are_the_dense_formulas(dtype, shape, scale):
+    x = scale * torch.randn(shape, dtype=dtype)
+    a, (n, k) = dense(x), shape
+    exp = scipy.linalg.expm(a)[:, :k]
+    half = 0.5 * a
+    cayley = scipy.linalg.solve(np.eye(n) - half, np.eye(n) + half)[:, :k]
+    bound = 1e-12 * (1 + scale) ** 2
+    assert np.abs(maps.exponential(x).numpy() - exp).max() < bound
+    assert np.abs(maps.cayley(x).numpy() - cayley).max() < bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("shape", [(4, 4), (7, 2), (5, 4), (3, 1)], ids=str)
+def test_transport_is_unitary_and_moves_the_identity_to_the_base(dtype, shape):
+    n, _ = shape
+    base = maps.haar(torch.randn(shape, dtype=dtype))
+    first = maps.first_columns(base)
+    assert torch.allclose(maps.transport(base, first), base)
+    z = maps.haar(torch.randn(shape, dtype=dtype))
+    gram = lambda t: t.mH @ t  # noqa: E731
+    assert torch.allclose(gram(maps.transport(base, z)), torch.eye(shape[1], dtype=dtype))
+    # tall bases whose top block is the identity, zero, or a reflection
+    for special in (first, first.flip(0), -first):
+        assert torch.allclose(maps.transport(special, first), special)
+        assert maps.defect(maps.transport(special, z)) < 1e-13 * n
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_polar_is_that_of_scipy(dtype):
+    y = torch.randn(6, 3, dtype=dtype)
+    assert np.abs(maps.polar(y).numpy() - scipy.linalg.polar(y.numpy())[0]).max() < 1e-13
+    near = maps.haar(y) + 1e-3 * torch.randn(6, 3, dtype=dtype)
+    assert np.abs(maps.polar(near).numpy() - scipy.linalg.polar(near.numpy())[0]).max() < 1e-13
+
+
+def test_haar_has_the_moments_of_scipys():
+    y = maps.haar(torch.randn(20_000, 3, 3))
+    # E tr = 0, E tr^2 = 1 for Haar on O(3); a QR without fixed signs gives a negative mean trace
+    trace = y.diagonal(dim1=-2, dim2=-1).sum(-1)
+    assert abs(float(trace.mean())) < 0.03
+    assert float((trace**2).mean()) == pytest.approx(1.0, abs=0.04)
+
+
+class Watch(TorchDispatchMode):
+    """The largest intermediate, and how often two of its axes are as long as n."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.n, self.square, self.largest = n, [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor):
+                self.largest = max(self.largest, t.numel())
+                if sum(length >= self.n for length in t.shape) > 1:
+                    self.square.append(str(function))
+        return out
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["tall", "wide"])
+@pytest.mark.parametrize("name", ["exp", "cayley"])
+def test_a_tall_map_never_builds_an_n_by_n_array(name, transposed):
+    n, k = 96, 4
+    shape = (k, n) if transposed else (n, k)
+    constraint = Orthogonal(name)
+    start = constraint.sample(shape)
+    with Watch(n) as watch:
+        assert bool(constraint.contains(start).all())
+        x, state = constraint.right_inverse(start + 1e-7)
+        x = (x + 0.1).requires_grad_()
+        y = constraint(x, **state)
+        (g,) = torch.autograd.grad(y, x, torch.randn(shape), create_graph=True)
+        torch.autograd.grad(g.square().sum(), x)
+        constraint.project(torch.randn(shape))
+        constraint.retract(x.detach(), **state)
+        constraint.sample(shape)
+    assert watch.square == []
+    assert watch.largest <= 2 * n * k

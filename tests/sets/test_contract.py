@@ -1,0 +1,159 @@
+"""What the contract does once for every set: options, constants, views, messages."""
+
+import copy
+import pickle
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from constrainedparams import Interval, NonNegative, Orthogonal, PositiveDefinite
+from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
+
+
+def test_a_view_reads_a_convolution_as_one_matrix():
+    constraint = Orthogonal(view="o i h w -> o (i h w)")
+    y = constraint.sample((4, 3, 2, 2))
+    flat = y.reshape(4, 12)
+    assert torch.allclose(flat @ flat.mT, torch.eye(4), atol=1e-5)
+    x, state = constraint.right_inverse(y)
+    assert x.shape == state["base"].shape == y.shape
+    assert constraint.residual(y).shape == ()
+    assert constraint.dimension((4, 3, 2, 2)) == Orthogonal().dimension((4, 12))
+    plain = Orthogonal()(torch.ones(4, 12), base=state["base"].reshape(4, 12))
+    assert torch.equal(constraint(torch.ones_like(y), **state), plain.reshape(y.shape))
+
+
+def test_a_view_reads_heads_as_a_batch():
+    constraint = Orthogonal(view="(heads d) e -> heads d e", sizes={"heads": 3})
+    y = constraint.sample((6, 4))
+    assert constraint.residual(y).shape == (3,)
+    for block in y.reshape(3, 2, 4):
+        assert bool(Orthogonal().contains(block))
+
+
+def test_batch_is_a_view():
+    assert Orthogonal(view="batch")(torch.zeros(2, 3, 3)).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"view": "o i h w"}, "expected an einops pattern"),
+        ({"view": "o i -> o j"}, "expected an einops pattern"),
+        ({"view": "o i -> (o i)"}, "rows and columns"),
+        ({"view": "(a b) c -> a b c", "sizes": {"d": 2}}, "its axes are a, b, c"),
+        ({"sizes": {"heads": 2}}, "Give view= too"),
+        ({"map": "expp"}, "expected one of 'exp', 'cayley'"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        Orthogonal(**options)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5, 3, 2, 2)])
+def test_a_shape_that_the_view_does_not_fit_is_refused(shape):
+    constraint = Orthogonal(view="(g o) i h w -> g o (i h w)", sizes={"g": 2})
+    with pytest.raises(ShapeError, match=r"has 2 axes|does not split"):
+        constraint.check_shape(shape)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Interval(1.0, 1.0),
+        lambda: Interval(0.0, float("inf")),
+        lambda: Interval(torch.tensor([0.0, 2.0]), 1.0),
+        lambda: PositiveDefinite(1.0, 1.0),
+        lambda: PositiveDefinite(float("nan")),
+        lambda: PositiveDefinite(0.0, float("inf")),
+    ],
+)
+def test_bounds_that_make_no_set_are_refused(make):
+    with pytest.raises(OptionError, match="lower < upper"):
+        make()
+
+
+def test_a_constant_that_learns_is_refused():
+    with pytest.raises(OptionError, match=r"use an nn\.Module"):
+        Interval(torch.zeros(2, requires_grad=True), 1.0)
+
+
+def test_constants_are_values():
+    bounds = torch.tensor([0.1, -0.0], dtype=torch.float64)
+    a = Interval(bounds, 1.0)
+    assert a == Interval([0.1, 0.0], 1.0)
+    assert hash(a) == hash(Interval([0.1, 0.0], 1.0))
+    assert a != Interval([0.1, 0.2], 1.0)
+    assert repr(a) == "Interval(lower=[0.1, 0.0], upper=1.0)"
+    for other in (eval(repr(a)), copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
+        assert other == a
+    bounds[0] = 0.9
+    assert a == Interval([0.1, 0.0], 1.0)
+    assert Interval(torch.tensor(0.5), 1.0) == Interval(0.5, 1.0)
+
+
+def test_a_constant_is_made_once_for_each_dtype_whatever_surrounds_the_call():
+    constraint = Interval(torch.tensor([0.0, -1.0]), 1.0)
+    x = torch.zeros(3, 2)
+    with torch.inference_mode():
+        constraint(x)
+    torch.func.vmap(torch.func.grad(lambda t: constraint(t).sum()))(x)
+    made = constraint.lower.like(x)
+    assert made is constraint.lower.like(x + 1)
+    leaf = x.clone().requires_grad_()
+    constraint(leaf).sum().backward()
+    assert leaf.grad.tolist() == [[0.25, 0.5]] * 3
+    assert constraint.lower.like(x.double()).dtype == torch.float64
+
+
+def test_right_inverse_says_how_far_and_what_to_do():
+    y = 1.5 * torch.eye(3)
+    with pytest.raises(ConstraintViolation) as caught:
+        Orthogonal().right_inverse(y)
+    assert "2.17 away from Orthogonal()" in str(caught.value)
+    remedy = str(caught.value).split("`")[1]
+    assert torch.allclose(eval(remedy, {"Orthogonal": Orthogonal, "value": y}), torch.eye(3))
+
+
+def test_a_point_rounded_to_bfloat16_is_told_apart():
+    y = Orthogonal().sample((16, 16)).bfloat16().float()
+    with pytest.raises(ConstraintViolation, match="within the rounding of bfloat16"):
+        Orthogonal().right_inverse(y)
+    x, state = Orthogonal().right_inverse(y.bfloat16())
+    assert x.dtype == torch.bfloat16
+    assert state["base"].dtype == torch.float32
+    assert float(Orthogonal().residual(state["base"])) < 1e-5
+
+
+def test_state_of_another_shape_is_refused():
+    with pytest.raises(ShapeError, match="expected the shape of y"):
+        Orthogonal()(torch.zeros(4, 2), base=torch.eye(4))
+
+
+def test_matrices_are_refused_where_they_are_not_square():
+    with pytest.raises(ShapeError, match=r"\(3, 2\); expected square matrices"):
+        PositiveDefinite()(torch.zeros(3, 2))
+
+
+def test_complex_numbers_have_no_order():
+    with pytest.raises(DtypeError, match="real floating point"):
+        NonNegative()(torch.zeros(2, dtype=torch.complex64))
+
+
+def test_public_methods_are_final():
+    with pytest.raises(TypeError, match="Implement the hook `_forward`"):
+
+        @dataclass(frozen=True, repr=False)
+        class Own(NonNegative):
+            def forward(self, x):
+                return x
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (3, 0), (0, 2), (2, 0, 0)], ids=str)
+def test_empty_matrices_are_members(shape):
+    constraint = Orthogonal()
+    y = constraint(torch.zeros(shape))
+    assert y.shape == shape
+    assert bool(constraint.contains(y).all())
