@@ -50,11 +50,21 @@ def test_independent_copies(copied, state):
     change(twin._weight_unconstrained)
     assert_fresh(twin, skew_exp)
     assert_fresh(layer, skew_exp)
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_copies_are_guarded(copied):
+    """What the original notices its copy notices too."""
+    layer = constrained_linear(bias=True)
+    warm(layer)
+    twin = copied(layer)
+    warm(twin)
+    twin._weight_unconstrained.data.mul_(0.5)
+    assert_fresh(twin, skew_exp)
+    loss_of(twin.weight).backward()
     torch.optim.SGD(twin.parameters(), lr=0.1, fused=True).step()
     assert_fresh(twin, skew_exp)
     assert_fresh(layer, skew_exp)
-    twin._weight_unconstrained.data.mul_(0.5)
-    assert_fresh(twin, skew_exp)
 
 
 def test_deepcopy_keeps_the_sharing_inside():

@@ -84,6 +84,14 @@ def new_parameter(layer):
     layer._weight_unconstrained = nn.Parameter(new())
 
 
+def reassign_same_object(layer):
+    """As FSDP2 does after each all-gather: refilled unseen by the counter, then set again."""
+    x = layer._weight_unconstrained
+    with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(x):
+        x.copy_(new())
+    layer._weight_unconstrained = x
+
+
 def delete_and_register(layer):
     del layer._weight_unconstrained
     layer.register_parameter("_weight_unconstrained", nn.Parameter(new()))
@@ -164,6 +172,7 @@ MODULE = {
     "share_memory": share_memory,
     "apply_data_init": apply_data_init,
     "new_parameter": new_parameter,
+    "reassign_same_object": reassign_same_object,
     "delete_register": delete_and_register,
     "parameter_dict": parameter_dict,
     "swap_tensors": swap_tensors,

@@ -44,7 +44,7 @@ def test_module_type(make, name, run):
     module = make()
     plain = copy.deepcopy(module)
     cp.register_constrained_parameter(module, name, tanh_exp)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, fused=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
     for step in range(3):
         torch.manual_seed(step)
         out = run(module)
