@@ -88,9 +88,9 @@ def frechet(a: Tensor, g: Tensor, exp: Callable[[Tensor], Tensor] = expm) -> Ten
     n = a.shape[-1]
     if n == 0:
         return g
-    peak = g.detach().abs().amax(dim=(-2, -1), keepdim=True)
-    scale = peak.clamp_min(torch.finfo(g.dtype).tiny)
-    a, h = torch.broadcast_tensors(a, g / scale)
-    upper = torch.cat((a, h), dim=-1)
+    with torch.no_grad():
+        peak = g.abs().amax(dim=(-2, -1), keepdim=True)
+        scale = peak.clamp_min(torch.finfo(g.dtype).tiny)
+    upper = torch.cat((a, g / scale), dim=-1)
     lower = torch.cat((torch.zeros_like(a), a), dim=-1)
     return scale * exp(torch.cat((upper, lower), dim=-2))[..., :n, n:]

@@ -25,6 +25,8 @@ class Constant:
                 "learn. Give `value.detach()`, or use an nn.Module that has it as a parameter."
             )
         tensor = torch.as_tensor(value).detach().cpu()
+        if isinstance(value, list) and tensor.is_floating_point():
+            tensor = torch.tensor(value, dtype=torch.float64)  # not through the default dtype
         if tensor.is_floating_point() or tensor.is_complex():
             # + 0 turns -0.0 into 0.0: equal values get equal hashes.
             wide = torch.complex128 if tensor.is_complex() else torch.float64

@@ -34,9 +34,11 @@ def check(promise: Promise, case: Case) -> None:
         torch.manual_seed(0)
         try:
             promise(case)
-        except PromiseBroken as problem:
+        except Exception as problem:  # whatever a user's own set may raise
             if reason is None:
-                raise PromiseBroken(f"{case} breaks `{promise.__name__}`: {problem}") from problem
+                kind = "" if isinstance(problem, PromiseBroken) else f"{type(problem).__name__}: "
+                text = f"{case} breaks `{promise.__name__}`: {kind}{problem}"
+                raise PromiseBroken(text) from problem
             return
     if reason is not None:
         raise PromiseBroken(
