@@ -243,3 +243,30 @@ def test_retain_grad_and_hooks_on_y():
     assert len(seen) == 1
     equal(seen[0], want)
     assert counting.counts == (1, 1)
+
+
+def test_x_used_beside_y():
+    """A penalty on x itself: one hook call, with the sum of both."""
+    layer, counting = counted_linear()
+    x, seen = layer._weight_unconstrained, []
+    x.register_hook(lambda g: seen.append(g.clone()))
+    (x.square().sum() + loss_of(layer.weight)).backward()
+    assert len(seen) == 1 and counting.counts == (1, 1)
+    equal(x.grad, 2 * x + naive(tanh_exp, x)[1])
+
+
+def test_a_backward_after_the_module_is_gone():
+    layer = constrained_linear()
+    x, loss = layer._weight_unconstrained, loss_of(layer.weight)
+    del layer
+    loss.backward()
+    equal(x.grad, naive(skew_exp, x)[1])
+
+
+def test_gradient_with_respect_to_y():
+    layer, counting = counted_linear()
+    y = layer.weight
+    (got,) = torch.autograd.grad(loss_of(y), y)
+    want = y.detach().clone().requires_grad_()
+    equal(got, torch.autograd.grad(loss_of(want), want)[0])
+    assert counting.counts == (1, 0)

@@ -199,3 +199,20 @@ def test_a_constrained_parameter_inside_f():
     change(layer._weight_unconstrained)
     check()
     assert_fresh(f, skew_exp, "q")
+
+
+def test_one_module_as_the_function_of_two_layers():
+    f = Softened()
+    one, two = constrained_linear(f), constrained_linear(f)
+    model = nn.Sequential(one, two)
+    assert len(list(model.parameters())) == 3
+    (loss_of(one.weight) + loss_of(two.weight)).backward()
+    s = f.sharpness.detach().clone().requires_grad_()
+    for layer in (one, two):
+        x = layer._weight_unconstrained.detach().clone().requires_grad_()
+        loss_of(torch.tanh(s * x) / s).backward()
+        equal(layer._weight_unconstrained.grad, x.grad)
+    equal(f.sharpness.grad, s.grad)
+    torch.optim.SGD(model.parameters(), lr=0.1, fused=True).step()
+    assert_fresh(one, f)
+    assert_fresh(two, f)

@@ -107,3 +107,19 @@ def test_pruning_a_constrained_name_is_loud():
     with pytest.raises((TypeError, cp.ConstraintError, AttributeError, KeyError)):
         prune.l1_unstructured(layer, "weight", 0.5)
     assert_fresh(layer, skew_exp)
+
+
+def test_torch_on_our_x():
+    layer = constrained_linear(tanh_exp)
+    parametrize.register_parametrization(layer, "_weight_unconstrained", Shift())
+    original = layer.parametrizations._weight_unconstrained.original
+    for _ in range(2):
+        x = original.detach().clone().requires_grad_()
+        loss_of(tanh_exp(x + 1)).backward()
+        loss_of(layer.weight).backward()
+        equal(layer.weight, tanh_exp(x + 1))
+        equal(original.grad, x.grad)
+        layer.zero_grad()
+        change(original)
+    parametrize.remove_parametrizations(layer, "_weight_unconstrained")
+    assert_fresh(layer, tanh_exp)

@@ -173,3 +173,41 @@ def test_reading_through_a_saved_state_after_a_write():
     other = on(f)
     other.load_state_dict(torch.load(file, weights_only=True))
     equal(other.weight, target)
+
+
+def test_a_write_does_not_reach_what_f_saved():
+    """The derivative of exp needs exp(x): it must not be the memory that was handed out."""
+    layer = constrained_linear(torch.exp)
+    x = layer._weight_unconstrained
+    loss = layer.weight.sum()
+    copy_(layer, torch.full((4, 4), 7.0))
+    loss.backward()
+    equal(x.grad, x.exp())
+    with pytest.raises(cp.ConstraintError):
+        forward(layer)
+    equal(layer.weight, x.exp())
+
+
+def test_the_last_good_value_of_a_random_f_is_the_same_draw():
+    layer = constrained_linear(lambda x: x + torch.rand_like(x))
+    good = layer.weight.detach().clone()
+    copy_(layer, torch.ones(4, 4))
+    with pytest.raises(cp.ConstraintError):
+        forward(layer)
+    equal(layer.weight, good)
+    loss_of(layer.weight).backward()
+    equal(layer.weight, good)
+
+
+def test_telling_that_x_changed_does_not_lose_a_write_silently():
+    """The value written into y is taken over, or somebody hears of it."""
+    f = Symmetric()
+    layer, target = on(f), sample(f)
+    copy_(layer, target)
+    try:
+        cp.updated(layer)
+        forward(layer)
+    except cp.ConstraintError:
+        assert_fresh(layer, f)
+    else:
+        equal(layer.weight, target)
