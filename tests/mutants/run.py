@@ -28,7 +28,7 @@ ENGINE = "tests/engine"
 MUTANTS = [
     Mutant("private-clone", "core/pullback.py", "o.detach().clone() for o", "o.detach() for o",
            f"{ENGINE}/test_writes.py"),
-    Mutant("free-private-graph", "core/pullback.py", "retain_graph=True", "retain_graph=False",
+    Mutant("free-private-graph", "core/pullback.py", "\"retain_graph\": True", "\"retain_graph\": False",
            f"{ENGINE}/test_once.py"),
     Mutant("no-second-order", "core/pullback.py", "if not torch.is_grad_enabled():\n",
            "if True:\n", f"{ENGINE}/test_once.py"),
@@ -80,7 +80,7 @@ MUTANTS = [
     Mutant("saved-tensor-hooks-seen", "core/private.py",
            "while (hooks := _top_hooks(True)) is not None:", "while False:",
            f"{ENGINE}/test_once.py"),
-    Mutant("autocast-inside", "core/function.py", "enabled=False", "enabled=True",
+    Mutant("autocast-inside", "core/private.py", "enabled=False", "enabled=True",
            f"{ENGINE}/test_precision.py"),
     Mutant("low-precision-f", "core/function.py", "return torch.float32 if dtype in _LOW else dtype",
            "return dtype", f"{ENGINE}/test_precision.py"),

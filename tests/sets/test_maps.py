@@ -154,11 +154,11 @@ def test_closed_sets_reach_their_bound_and_leave_it_again(constraint):
     assert float(constraint(x.detach())) < 1e-15
     optimizer = torch.optim.Adam([x], lr=0.02)
     for target in (0.5, 0.0):
-        for _ in range(600):
+        for _ in range(2400):  # the map is flat at the bound: the last digits take long
             optimizer.zero_grad()
             (constraint(x) - target).square().sum().backward()
             optimizer.step()
-        assert constraint(x).item() == pytest.approx(target, abs=5e-3)
+        assert constraint(x).item() == pytest.approx(target, abs=1e-3)
 
 
 def test_project_starts_off_the_flat_point():

@@ -1,7 +1,7 @@
 """The user's f in its three forms (a set, an nn.Module, a callable) behind one way to call it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,10 +29,7 @@ def raised(tensor: Tensor) -> Tensor:
 @contextmanager
 def isolated(device: torch.device) -> Iterator[None]:
     """No autocast, no inference mode, no saved-tensor hooks of somebody else around f."""
-    kind = device.type
-    known = kind != "meta" and torch.is_autocast_enabled(kind)
-    off = torch.autocast(kind, enabled=False) if known else nullcontext()
-    with torch.inference_mode(False), private.plain_saved_tensors(), off:
+    with torch.inference_mode(False), private.plain_saved_tensors(), private.no_autocast(device):
         yield
 
 

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from . import private
+
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -34,22 +36,15 @@ class Graph:
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
-        pairs = [(o, g) for o, g in zip(self.outputs, grads, strict=True) if g is not None]
         wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
-        pairs = [(o, g) for o, g in pairs if o.requires_grad]
+        both = zip(self.outputs, grads, strict=True)
+        pairs = [(o, g) for o, g in both if g is not None and o.requires_grad]
         if not pairs or not wanted:
             return (None,) * len(self.leaves)
         outputs, cotangents = zip(*pairs, strict=True)
-        found = iter(
-            torch.autograd.grad(
-                outputs,
-                wanted,
-                cotangents,
-                retain_graph=True,
-                create_graph=create_graph,
-                allow_unused=True,
-            )
-        )
+        options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
+        with private.no_autocast(outputs[0].device):
+            found = iter(torch.autograd.grad(outputs, wanted, cotangents, **options))
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
 
