@@ -122,7 +122,8 @@ class Network:
     share: float = 1.0
 
 
-# Each has the best rate of those tried (2e-3, 4e-3, 8e-3); an orthogonal start wants a gentle hand.
+# Rates were picked by test accuracy from a few tries, not the same ones for each: no fair race.
+# An orthogonal start wants a gentle hand.
 NETWORKS = {
     "orthogonal": Network(orthogonal, 2e-3, share=0.3),
     "free, same start": Network(free, 2e-3, share=0.3),

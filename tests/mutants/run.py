@@ -101,7 +101,7 @@ MUTANTS = [
            "in_graph = record.y.grad_fn is not record.node", "in_graph = False",
            f"{ENGINE}/test_writes.py"),
     Mutant("both-written", "core/writes.py",
-           "both = not versioned(x) or not record.x.same(x)", "both = False",
+           "both = told or not versioned(x) or not record.x.same(x)", "both = False",
            f"{ENGINE}/test_writes.py"),
     Mutant("always-graph-in-eval", "core/slot.py",
            "return trains and (module.training or torch.is_grad_enabled())", "return trains",

@@ -96,7 +96,8 @@ class Generated:
         slot = slots.get(name)
         if slot is not None:
             if private.called_by_functional_call(sys._getframe(1)):
-                _override(slot, value)
+                # The swap of torch.func.functional_call: a tensor in y's place, and later y back.
+                slot.override[:] = [] if isinstance(value, Constrained) else [value]
             else:
                 writes.replace(slot, self, value)  # type: ignore[arg-type]
             return
@@ -150,14 +151,6 @@ class Generated:
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")
             _polish(self, slot, repolish=False)
-
-
-def _override(slot: Slot, value: Any) -> None:
-    """torch.func.functional_call puts a tensor in y's place, and later y back."""
-    if isinstance(value, Constrained):
-        slot.override.clear()
-    else:
-        slot.override[:] = [value]
 
 
 def _plain(value: Any) -> Any:

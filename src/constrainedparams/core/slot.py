@@ -179,19 +179,30 @@ class Slot:
             state = state_of(module, self.name, self.state_names)
             value = call(function, leaves[0], state, own)
             record.graph = self.graph(module, value, leaves)
-            if record.graph is None:
-                y = value.detach().clone()
-            else:
-                y = Pullback.apply(record.graph, *inputs)
-                y = y.detach().clone() if not y.requires_grad else y
+            self.hand_out(record, module, inputs, value)
         record.companions = Companions(*self.companions(module))
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
-        record.node = y.grad_fn
+        return record
+
+    def hand_out(
+        self, record: Record, module: nn.Module, inputs: tuple[Tensor, ...], value: Tensor
+    ) -> None:
+        """A new y over the graph of ``record``; without a graph, a copy of the value."""
+        y = value.detach().clone()
+        if record.graph is not None:
+            y = Pullback.apply(record.graph, *inputs)
+        record.node, record.home = y.grad_fn, weakref.ref(module)
         record.y_alias = private.detach(y)
         record.y_version = record.y_alias._version
-        record.home = weakref.ref(module)
         record.y = as_constrained(y, record.home, self.name)
-        return record
+
+    def restore(self, module: nn.Module, record: Record) -> None:
+        """A refused write leaves the last value standing: the same evaluation, a new y."""
+        if record.graph is not None:
+            inputs = (record.x.tensor, *own_tensors(self.function_of(module))[0].values())
+            with isolated(record.y_alias.device), torch.enable_grad():
+                self.hand_out(record, module, inputs, record.graph.outputs[0])
+            self.record = record
 
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
         """f at a start that nobody has taken yet: every complaint comes before any change.
@@ -262,11 +273,8 @@ class Slot:
         return f"{base.__name__}.{self.name}"
 
     def pending(self) -> bool:
-        return (
-            self.record is not None
-            and self.record.graph is not None
-            and (self.record.graph.pending is not None)
-        )
+        graph = self.record.graph if self.record is not None else None
+        return graph is not None and graph.pending is not None
 
     def drop(self, reason: str) -> None:
         """Forget the value and its graph; a y that is still held somewhere stays watched."""
@@ -286,12 +294,17 @@ class Slot:
         if held() is not None:
             self.former.append((held, version))
 
-    def settle(self, module: nn.Module) -> None:
-        """Notice writes to y, see ``writes``."""
+    def expire(self, module: nn.Module) -> None:
+        """Somebody says that x was changed; a write to y that nobody has noticed is reported."""
+        self.settle(module, told=True)
+        self.drop("updated() was called")
+
+    def settle(self, module: nn.Module, told: bool = False) -> None:
+        """Notice writes to y, see ``writes``; ``told``: x is known to have changed as well."""
         record = self.record
         if self.former:
             self.former = [pair for pair in self.former if pair[0]() is not None]
         if self.former or (record is not None and record.written()):
             from . import writes
 
-            writes.settle(self, module)
+            writes.settle(self, module, told)

@@ -98,7 +98,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     def updated(self) -> None:
         """Say that x was changed: f runs again at the next read."""
         module, name = self._owner()
-        module.__dict__["_constrained_slots"][name].drop("updated() was called")
+        module.__dict__["_constrained_slots"][name].expire(module)
 
     update = updated
 

@@ -12,7 +12,7 @@ from .key import versioned
 from .tensors import raw_name
 
 
-def settle(slot: Any, module: nn.Module) -> None:
+def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     """Carry a write into y to x, or say why not; the next read gives the last good value."""
     where = slot.where(module)
     for held, version in slot.former:
@@ -28,10 +28,11 @@ def settle(slot: Any, module: nn.Module) -> None:
         return
     x = getattr(module, raw_name(slot.name))
     in_graph = record.y.grad_fn is not record.node
-    both = not versioned(x) or not record.x.same(x)
+    both = told or not versioned(x) or not record.x.same(x)
     value = record.y_alias.clone()
     slot.drop("y was written in place")
     if in_graph:
+        slot.restore(module, record)
         raise ConstraintError(
             f"{where} was modified in place with grad mode on: it would no longer be f(x). Use an "
             f"out-of-place operation, or `with torch.no_grad():` to set a new value. The last good "
@@ -46,6 +47,7 @@ def settle(slot: Any, module: nn.Module) -> None:
     try:
         assign(slot, module, value)
     except (ConstraintViolation, NoRightInverse) as error:
+        slot.restore(module, record)
         raise type(error)(
             f"{error} (The value was written in place; the last good value is kept.)"
         ) from None

@@ -61,7 +61,7 @@ def updated(module: nn.Module, name: str | None = None) -> None:
     for part in module.modules() if name is None else (module,):
         for slot in slots_of(part).values():
             if name in (None, slot.name):
-                slot.drop("updated() was called")
+                slot.expire(part)
 
 
 def _slot(module: nn.Module, name: str) -> Slot:
