@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,89 +28,89 @@ class Mutant(NamedTuple):
 ENGINE = "tests/engine"
 MUTANTS = [
     Mutant("private-clone", "core/pullback.py", "o.detach().clone() for o", "o.detach() for o",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("free-private-graph", "core/pullback.py", "\"retain_graph\": True", "\"retain_graph\": False",
-           f"{ENGINE}/test_once.py"),
+           ENGINE),
     Mutant("no-second-order", "core/pullback.py", "if not torch.is_grad_enabled():\n",
-           "if True:\n", f"{ENGINE}/test_once.py"),
+           "if True:\n", ENGINE),
     Mutant("foreign-leaf-accepted", "core/pullback.py", "id(leaf) not in own:\n            return leaf",
-           "False:\n            return leaf", f"{ENGINE}/test_wrong_input.py"),
+           "False:\n            return leaf", ENGINE),
     Mutant("leaf-is-x", "core/slot.py", "alias = tensor.detach()\n", "return tensor\n",
-           f"{ENGINE}/test_once.py"),
+           ENGINE),
     Mutant("key-without-version", "core/classes.py",
-           "and key.alias._version == key.version", "", f"{ENGINE}/test_freshness.py"),
+           "and key.alias._version == key.version", "", ENGINE),
     Mutant("slow-key-without-version", "core/key.py",
-           "and self.alias._version == self.version", "", f"{ENGINE}/test_once.py {ENGINE}/test_freshness.py"),
+           "and self.alias._version == self.version", "", ENGINE),
     Mutant("key-without-pointer", "core/classes.py",
-           "and x.data_ptr() == key.pointer", "", f"{ENGINE}/test_freshness.py"),
+           "and x.data_ptr() == key.pointer", "", ENGINE),
     Mutant("key-without-requires-grad", "core/classes.py",
-           "and x.requires_grad is key.requires_grad", "", f"{ENGINE}"),
+           "and x.requires_grad is key.requires_grad", "", ENGINE),
     Mutant("key-without-y", "core/classes.py",
-           "and record.y_alias._version == record.y_version", "", f"{ENGINE}/test_writes.py"),
+           "and record.y_alias._version == record.y_version", "", ENGINE),
     Mutant("key-without-dispatch", "core/classes.py", "and not private.dispatch_modes()", "",
-           f"{ENGINE}/test_freshness.py"),
+           ENGINE),
     Mutant("key-without-tracing", "core/classes.py", "and private.tracing_state() is None", "",
-           f"{ENGINE}/test_freshness.py"),
+           ENGINE),
     Mutant("no-bypass", "core/slot.py", "if private.transforming():", "if False:",
-           f"{ENGINE}/test_freshness.py"),
+           ENGINE),
     Mutant("no-companions", "core/slot.py",
            "if not record.companions.same(*self.companions(module)):", "if False:", ENGINE),
     Mutant("no-snapshot", "core/slot.py",
            "if record.snapshot is not None and not record.snapshot.same(x):", "if False:",
-           f"{ENGINE}/test_freshness.py {ENGINE}/test_modes.py"),
+           ENGINE),
     Mutant("no-increment-after-fused", "core/optimizers.py",
-           "if versioned(p) and p._version == version:", "if False:", f"{ENGINE}/test_freshness.py"),
+           "if versioned(p) and p._version == version:", "if False:", ENGINE),
     Mutant("slots-not-emptied", "core/optimizers.py", 'slot.drop("optimiser step")', "pass",
-           f"{ENGINE}/test_memory.py"),
+           ENGINE),
     Mutant("step-does-not-settle", "core/optimizers.py", "slot.settle(module)", "pass",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("step-with-pending", "core/optimizers.py", "if slot.pending():", "if False:",
-           f"{ENGINE}/test_deferred.py"),
+           ENGINE),
     Mutant("step-with-retired", "core/optimizers.py",
-           "if any(type(p) is Retired for p in held.values()):", "if False:",
-           f"{ENGINE}/test_wrong_input.py"),
+           "if type(p) is Retired:", "if False:",
+           ENGINE),
     Mutant("data-not-guarded", "core/tensors.py", "x.__class__ = Unconstrained", "pass",
-           f"{ENGINE}/test_freshness.py"),
+           ENGINE),
     Mutant("metaclass-differs", "core/tensors.py",
            "return other is nn.Parameter or type.__eq__(cls, other)", "return type.__eq__(cls, other)",
-           f"{ENGINE}/test_freshness.py"),
+           ENGINE),
     Mutant("setattr-unseen", "core/classes.py", 'slot.drop("x was assigned")', "pass", ENGINE),
     Mutant("state-dict-does-not-settle", "core/classes.py",
            "slot.settle(self)\n        super()._save", "pass\n        super()._save",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("saved-tensor-hooks-seen", "core/private.py",
            "while (hooks := _top_hooks(True)) is not None:", "while False:",
-           f"{ENGINE}/test_once.py"),
+           ENGINE),
     Mutant("autocast-inside", "core/private.py", "enabled=False", "enabled=True",
-           f"{ENGINE}/test_precision.py"),
+           ENGINE),
     Mutant("low-precision-f", "core/function.py", "return torch.float32 if dtype in _LOW else dtype",
-           "return dtype", f"{ENGINE}/test_precision.py"),
+           "return dtype", ENGINE),
     Mutant("inference-inside", "core/function.py", "torch.inference_mode(False), private", "private",
-           f"{ENGINE}/test_once.py"),
+           ENGINE),
     Mutant("deferral-forgotten", "core/slot.py", "grad.clone() if graph.pending is None", "grad.clone() if True",
-           f"{ENGINE}/test_deferred.py"),
+           ENGINE),
     Mutant("sums-not-folded", "core/slot.py",
            "grad = graph.pending if grad is None else grad + graph.pending", "pass",
-           f"{ENGINE}/test_deferred.py"),
+           ENGINE),
     Mutant("defers-on-old-graph", "core/slot.py", "if self.deferring and current:",
-           "if self.deferring:", f"{ENGINE}/test_deferred.py"),
+           "if self.deferring:", ENGINE),
     Mutant("dropped-sums", "core/slot.py", "if self.pending():\n", "if False:\n",
-           f"{ENGINE}/test_deferred.py"),
+           ENGINE),
     Mutant("former-y-unseen", "core/slot.py", "self.former.append((held, version))", "pass",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("in-graph-write", "core/writes.py",
            "in_graph = record.y.grad_fn is not record.node", "in_graph = False",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("both-written", "core/writes.py",
            "both = told or not versioned(x) or not record.x.same(x)", "both = False",
-           f"{ENGINE}/test_writes.py"),
+           ENGINE),
     Mutant("always-graph-in-eval", "core/slot.py",
            "return trains and (module.training or torch.is_grad_enabled())", "return trains",
-           f"{ENGINE}"),
+           ENGINE),
     Mutant("deepcopy-shares-slot", "core/slot.py", "self.__dict__.update(state)\n        self._fresh()",
-           "self.__dict__.update(state)", f"{ENGINE}/test_classes.py"),
+           "self.__dict__.update(state)", ENGINE),
     Mutant("class-per-module", "core/classes.py", "if key not in _classes:", "if True:",
-           f"{ENGINE}/test_classes.py"),
+           ENGINE),
     Mutant("attribute-error-lost", "core/classes.py", "if slot is not None and slot.failure is not None:",
            "if False:", ENGINE),
     Mutant("order-lost", "core/registration.py", "module._parameters.update(entries)",
@@ -128,7 +129,18 @@ def survives(mutant: Mutant) -> bool:
             sys.exit(f"{mutant.name}: {mutant.old!r} is not in {mutant.file}")
         path.write_text(text.replace(mutant.old, mutant.new, 1))
         tests = [str(ROOT / t) for t in mutant.tests.split()]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n",
+            "2",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+        ]
         run = subprocess.run(
             command,
             cwd=ROOT,
@@ -137,13 +149,16 @@ def survives(mutant: Mutant) -> bool:
             text=True,
             timeout=600,
         )
-        if run.returncode not in (0, 1):
-            sys.exit(f"{mutant.name}: pytest could not run\n{run.stdout}\n{run.stderr}")
+        if run.returncode and not re.search(r"^\d+ failed", run.stdout, re.MULTILINE):
+            # A mutant that cannot be imported or collected has been caught by no test.
+            sys.exit(f"{mutant.name}: no test ran to a verdict\n{run.stdout}\n{run.stderr}")
         return run.returncode == 0
 
 
 def main() -> None:
     chosen = [m for m in MUTANTS if not sys.argv[1:] or m.name in sys.argv[1:]]
+    if not survives(Mutant("nothing", "core/key.py", "", "", ENGINE)):
+        sys.exit("the tests fail on the code as it is: nothing they catch would mean anything")
     alive = []
     for mutant in chosen:
         survived = survives(mutant)
