@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RegistrationError
+from ..sets.contract import compute_dtype
 from . import private, writes
-from .function import compute_dtype, describe, state_of
+from .function import describe, state_of
 from .slot import Slot
-from .tensors import Constrained, raw_name
+from .tensors import SLOTS, Constrained, raw_name, state_name
 
-SLOTS = "_constrained_slots"
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 
 
@@ -48,8 +48,13 @@ class Value:
                 and not private.dispatch_modes()
                 and private.tracing_state() is None
             ):
-                slot.counts.hits += 1
-                return record.y
+                buffers = module.__dict__["_buffers"]
+                for name, watch in record.state:
+                    if not watch.same(buffers.get(name)):
+                        break
+                else:
+                    slot.counts.hits += 1
+                    return record.y
         try:
             return slot.read(module)
         except AttributeError as error:
@@ -164,10 +169,10 @@ def _keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
     """Map state stays in at least float32: a base rounded to bfloat16 has left the set."""
     cast = False
     for key, old in before.items():
-        new = module._buffers[f"_{slot.name}_{key}"]
+        new = module._buffers[state_name(slot.name, key)]
         if new.dtype != old.dtype:
             wide = old.to(device=new.device, dtype=compute_dtype(new.dtype))
-            module._buffers[f"_{slot.name}_{key}"] = wide
+            module._buffers[state_name(slot.name, key)] = wide
             cast = True
     if cast:
         _polish(module, slot, repolish=True)
@@ -175,7 +180,9 @@ def _keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
 
 def _polish(module: Any, slot: Slot, repolish: bool) -> None:
     """A base point that was cast or loaded is put back on the set it left by rounding."""
-    base = module._buffers.get(f"_{slot.name}_base") if "base" in slot.state_names else None
+    base = (
+        module._buffers.get(state_name(slot.name, "base")) if "base" in slot.state_names else None
+    )
     if base is None or base.is_meta:
         return
     with torch.no_grad():

@@ -8,28 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConstraintViolation, FunctionError, NoRightInverse, ShapeError
-from ..sets.contract import Constraint
+from ..sets.contract import Constraint, raised, without_autocast
 from . import private
-from .tensors import raw_name
-
-FUNCTION_NAME = "_{}_function"
-_LOW = (torch.bfloat16, torch.float16)
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """f is evaluated in at least float32; y is rounded to the dtype of x."""
-    return torch.float32 if dtype in _LOW else dtype
-
-
-def raised(tensor: Tensor) -> Tensor:
-    """``tensor`` in the dtype f is evaluated in (differentiably)."""
-    return tensor.to(compute_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
+from .tensors import raw_name, state_name
 
 
 @contextmanager
 def isolated(device: torch.device) -> Iterator[None]:
     """No autocast, no inference mode, no saved-tensor hooks of somebody else around f."""
-    with torch.inference_mode(False), private.plain_saved_tensors(), private.no_autocast(device):
+    with torch.inference_mode(False), private.plain_saved_tensors(), without_autocast(device):
         yield
 
 
@@ -51,7 +38,7 @@ def call(
     if isinstance(function, Constraint):
         y = function.forward(raw, **state)
     elif own:
-        low = compute_dtype(x.dtype) != x.dtype
+        low = raw.dtype != x.dtype
         mine = {k: raised(v) if low else v for k, v in own.items()}
         y = torch.func.functional_call(function, mine, (raw,))
     else:
@@ -76,7 +63,7 @@ def call(
 
 def state_of(module: nn.Module, name: str, names: tuple[str, ...]) -> dict[str, Tensor]:
     """What a map remembers, kept in buffers ``_{name}_{key}`` of the layer."""
-    return {key: module._buffers[f"_{name}_{key}"] for key in names}  # type: ignore[misc]
+    return {key: module._buffers[state_name(name, key)] for key in names}  # type: ignore[misc]
 
 
 def describe(function: Any) -> str:

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,12 +66,6 @@ def transforming() -> bool:
 def compiled_module() -> type[nn.Module] | None:
     """The class of what ``torch.compile(module)`` returns, when a compiler is loaded."""
     return getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
-
-
-def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """f and its derivative run in the precision of their inputs, also inside an autocast region."""
-    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 @contextmanager

@@ -1,27 +1,20 @@
 """The pullback node: hands y out and runs the derivative of f on a private, retained graph."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import private
+from ..sets.contract import without_autocast
 
 Gradients = tuple[Tensor | None, ...]
-
-
-class Watcher(Protocol):
-    """What a graph tells of its use: a slot counts pullbacks and may hold sums back."""
-
-    def pull(self, graph: "Graph", grad: Tensor | None) -> tuple[bool, Tensor | None]: ...
 
 
 class Graph:
     """Outputs as a function of leaves that belong to nobody else.
 
     The leaves are detached aliases of the parameters: hooks on the parameters, reducers and
-    clipping see one total after the node, not the parts inside. No backward frees the
-    graph.
+    clipping see one total after the node, not the parts inside. No backward frees it.
     """
 
     __slots__ = ("__weakref__", "leaves", "outputs", "pending", "watcher")
@@ -43,7 +36,7 @@ class Graph:
             return (None,) * len(self.leaves)
         outputs, cotangents = zip(*pairs, strict=True)
         options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
-        with private.no_autocast(outputs[0].device):
+        with without_autocast(outputs[0].device):
             found = iter(torch.autograd.grad(outputs, wanted, cotangents, **options))
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
@@ -57,7 +50,7 @@ class Pullback(torch.autograd.Function):
         ctx.inputs = inputs
         ctx.set_materialize_grads(False)
         # Copies: a write to what the user holds must not reach what the derivative is made of.
-        copies = tuple(None if o is None else o.detach().clone() for o in graph.outputs)
+        copies = tuple(o.detach().clone() for o in graph.outputs)
         return copies if len(copies) > 1 else copies[0]
 
     @staticmethod
@@ -93,10 +86,10 @@ def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) 
 def foreign_leaf(y: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
     """A trainable leaf of y's graph that is none of ``leaves``, if there is one."""
     own = {id(leaf) for leaf in leaves}
-    stack: list[Any]
-    stack, seen = [y.grad_fn] if y.grad_fn is not None else [], set()
-    if y.grad_fn is None and y.requires_grad and id(y) not in own:
-        return y
+    if y.grad_fn is None:
+        return y if y.requires_grad and id(y) not in own else None
+    stack: list[Any] = [y.grad_fn]
+    seen: set[Any] = set()
     while stack:
         node = stack.pop()
         if node is None or node in seen:

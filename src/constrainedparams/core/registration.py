@@ -15,10 +15,10 @@ from torch.nn.parameter import is_lazy
 from ..errors import RegistrationError
 from ..sets.contract import Constraint
 from . import optimizers, private, verified
-from .classes import SLOTS, set_class, slots_of
+from .classes import set_class, slots_of
 from .function import describe, finite_or_raise, has_right_inverse, preimage
 from .slot import MODES, Slot
-from .tensors import Retired, guard, raw_name
+from .tensors import SLOTS, Retired, function_name, guard, raw_name, state_name
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 logger = logging.getLogger("constrainedparams")
@@ -101,9 +101,8 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
         )
     if not callable(function):
         raise RegistrationError(
-            f"function is {function!r} ({type(function).__name__}), which cannot be "
-            "called; expected a set such as "
-            "`Orthogonal()`, an nn.Module or a function of one tensor."
+            f"function is {function!r} ({type(function).__name__}), which cannot be called; "
+            "expected a set such as `Orthogonal()`, an nn.Module or a function of one tensor."
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
@@ -243,7 +242,6 @@ def _start(
     finite_or_raise(slot.function, y, where)
     slot.state_names = tuple(state)
     slot.shape = tuple(y.shape)
-    slot.plain = slot.plain and not state
     return x, state
 
 
@@ -274,9 +272,9 @@ def _commit(
             parameter._replaced = slot.where(module)  # type: ignore[attr-defined]
     rename(module, name, raw_name(name), raw)
     for key, tensor in state.items():
-        module.register_buffer(f"_{name}_{key}", tensor.detach().clone())
+        module.register_buffer(state_name(name, key), tensor.detach().clone())
     if isinstance(slot.function, nn.Module):
-        module._modules[f"_{name}_function"] = slot.function
+        module._modules[function_name(name)] = slot.function
         for own in slot.function.parameters():
             guard(own)
     module.__dict__.setdefault(SLOTS, {})[name] = slot

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CapturedTensor, ConstraintError, PendingGradients
-from . import optimizers, private, verified
-from .function import call, compute_dtype, describe, isolated, own_tensors, state_of
+from ..sets.contract import compute_dtype
+from . import optimizers, private, verified, writes
+from .function import call, describe, isolated, own_tensors, state_of
 from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
-from .tensors import Constrained, as_constrained, guard, raw_name
+from .tensors import Constrained, as_constrained, function_name, guard, raw_name, state_name
 
 _KEPT = ("name", "function", "mode", "state_names", "shape")
 MODES = ("auto", "manual", "verified")
@@ -27,6 +28,7 @@ class Record:
     home: weakref.ref[nn.Module]
     node: Any
     snapshot: verified.Snapshot | None
+    state: list[tuple[str, Watch]]  # the watches of map state by buffer name
     y: Constrained
     y_alias: Tensor  # a plain alias sharing the version counter: three times as fast to ask
     y_version: int
@@ -70,8 +72,8 @@ class Slot:
 
     def _fresh(self) -> None:
         self.record: Record | None = None
-        module_function = isinstance(self.function, nn.Module)
-        self.plain = self.mode == "auto" and not self.state_names and not module_function
+        # Whether x, y and map state are all there is to ask at a hit: see classes.Value.
+        self.plain = self.mode == "auto" and not isinstance(self.function, nn.Module)
         self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
         self.override: list[Tensor] = []
         self.deferring = 0
@@ -107,14 +109,14 @@ class Slot:
         """f on the x that is there, cache untouched: for tracers, compilers and transforms."""
         function = self.function_of(module)
         x = getattr(module, raw_name(self.name))
-        low = compute_dtype(x.dtype) != x.dtype
+        low = compute_dtype(x.dtype) != x.dtype  # else f is called as it is, which compiles
         own = own_tensors(function)[0] if low else {}
         return call(function, x, state_of(module, self.name, self.state_names), own)
 
     def function_of(self, module: nn.Module) -> Any:
         """An nn.Module f is a submodule, so that replicas and copies use their own."""
         if isinstance(self.function, nn.Module):
-            return module._modules.get(f"_{self.name}_function", self.function)
+            return module._modules.get(function_name(self.name), self.function)
         return self.function
 
     def companions(self, module: nn.Module) -> tuple[list[Tensor], tuple[bool, ...]]:
@@ -168,19 +170,15 @@ class Slot:
     def build(self, module: nn.Module, x: Tensor) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
         record = Record()
-        function = self.function_of(module)
-        parameters = own_tensors(function)[0]
         record.x = Watch(x)
-        inputs = (x, *parameters.values())
         wants_graph = self.wants_graph(module, x)
         with isolated(x.device), torch.set_grad_enabled(wants_graph):
-            leaves = tuple(self.leaf(t) for t in inputs)
-            own = dict(zip(parameters, leaves[1:], strict=True))
             state = state_of(module, self.name, self.state_names)
-            value = call(function, leaves[0], state, own)
-            record.graph = self.graph(module, value, leaves)
+            inputs, value, record.graph = self.trace(module, x, state)
             self.hand_out(record, module, inputs, value)
         record.companions = Companions(*self.companions(module))
+        buffers = [state_name(self.name, key) for key in self.state_names]
+        record.state = list(zip(buffers, record.companions.watches, strict=False))
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
         return record
 
@@ -214,15 +212,19 @@ class Slot:
                 self.record = self.build(module, x)
                 self.counts = Counts(evaluations=1, reason="registration")
                 return self.record.y
-            parameters = own_tensors(self.function)[0]
             start = x.detach() if versioned(x) else x.clone()
-            inputs = (start.requires_grad_(), *parameters.values())
-            leaves = tuple(self.leaf(t) for t in inputs)
-            value = call(
-                self.function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True))
-            )
-            self.graph(module, value, leaves)
-            return value.detach()
+            return self.trace(module, start.requires_grad_(), state)[1].detach()
+
+    def trace(
+        self, module: nn.Module, x: Tensor, state: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
+        """f on leaves of its own: the tensors they stand for, the value, the private graph."""
+        function = self.function_of(module)
+        parameters = own_tensors(function)[0]
+        inputs = (x, *parameters.values())
+        leaves = tuple(self.leaf(t) for t in inputs)
+        value = call(function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True)))
+        return inputs, value, self.graph(module, value, leaves)
 
     def leaf(self, tensor: Tensor) -> Tensor:
         """A leaf of the private graph.
@@ -305,6 +307,4 @@ class Slot:
         if self.former:
             self.former = [pair for pair in self.former if pair[0]() is not None]
         if self.former or (record is not None and record.written()):
-            from . import writes
-
             writes.settle(self, module, told)

@@ -98,7 +98,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     def updated(self) -> None:
         """Say that x was changed: f runs again at the next read."""
         module, name = self._owner()
-        module.__dict__["_constrained_slots"][name].expire(module)
+        module.__dict__[SLOTS][name].expire(module)
 
     update = updated
 
@@ -144,9 +144,22 @@ def as_constrained(y: Any, home: "weakref.ref[nn.Module]", name: str) -> Constra
     return y
 
 
+SLOTS = "_constrained_slots"  # where a module keeps its slots by name
+
+
 def raw_name(name: str) -> str:
     """Where the unconstrained tensor of ``name`` is registered."""
     return f"_{name}_unconstrained"
+
+
+def state_name(name: str, key: str) -> str:
+    """The buffer that holds what the map of ``name`` remembers as ``key``."""
+    return f"_{name}_{key}"
+
+
+def function_name(name: str) -> str:
+    """The submodule that an ``nn.Module`` f of ``name`` becomes."""
+    return f"_{name}_function"
 
 
 def guard(x: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import ConstraintError, ConstraintViolation, NoRightInverse, ShapeError
 from .function import preimage
 from .key import versioned
-from .tensors import raw_name
+from .tensors import raw_name, state_name
 
 
 def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
@@ -99,4 +99,4 @@ def write(module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[st
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first sets grad mode
         x.copy_(new_x)
         for key, tensor in state.items():
-            module._buffers[f"_{slot.name}_{key}"].copy_(tensor)  # type: ignore[union-attr]
+            module._buffers[state_name(slot.name, key)].copy_(tensor)  # type: ignore[union-attr]

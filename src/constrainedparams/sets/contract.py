@@ -18,16 +18,20 @@ Shape = tuple[int, ...]
 _LOW = (torch.bfloat16, torch.float16)
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Half-precision products would put y 3e-2 away from the set at size 64."""
-    kind = x.device.type
-    on = kind != "meta" and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if on else nullcontext()
+    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
-def _raised(t: Tensor) -> Tensor:
-    """``t`` in the dtype in which maps are computed: at least float32."""
-    return t.to(torch.float32) if t.dtype in _LOW else t
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a map is computed for x in ``dtype``: at least float32."""
+    return torch.float32 if dtype in _LOW else dtype
+
+
+def raised(t: Tensor) -> Tensor:
+    """``t`` in the dtype in which maps are computed (differentiably)."""
+    return t.to(compute_dtype(t.dtype))
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +114,7 @@ class Constraint(ABC):
             DtypeError: the set has no version in this dtype.
         """
         wide, known = self._inputs(x, state)
-        with _without_autocast(x):
+        with without_autocast(x.device):
             y = self._forward(wide, **known)
         return self._write(y, self._constrained_shape(tuple(x.shape))).to(x.dtype)
 
@@ -136,8 +140,8 @@ class Constraint(ABC):
         self.check_shape(shape)
         if not bool(self.contains(y).all()):
             raise ConstraintViolation(self._complaint(y))
-        with _without_autocast(y):
-            value = self._read(_raised(y))
+        with without_autocast(y.device):
+            value = self._read(raised(y))
             if y.dtype in _LOW:
                 off = self._per_element(self._residual(value) > 0)
                 value = torch.where(off, self._project(value), value)
@@ -155,7 +159,7 @@ class Constraint(ABC):
     def retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(x, state) with the same y = f(x) in better coordinates; what it was given by default."""
         wide, known = self._inputs(x, state)
-        with _without_autocast(x):
+        with without_autocast(x.device):
             moved, after = self._retract(wide, **known)
         shape = tuple(x.shape)
         after = {k: self._write(v, shape).contiguous() for k, v in after.items()}
@@ -169,7 +173,7 @@ class Constraint(ABC):
             ConstraintError: f is not one-to-one onto an open set, so there is none.
         """
         wide, known = self._inputs(x, state)
-        with _without_autocast(x):
+        with without_autocast(x.device):
             return self._log_abs_det_jacobian(wide, **known).to(x.real.dtype)
 
     # the set ------------------------------------------------------------------------------------
@@ -180,8 +184,8 @@ class Constraint(ABC):
         """Distance of y from the set, of batch shape: 0 on it, infinite where y is not finite."""
         self._check_dtype(y)
         self.check_shape(tuple(y.shape))
-        with _without_autocast(y):
-            value = self._read(_raised(y))
+        with without_autocast(y.device):
+            value = self._read(raised(y))
             finite = torch.isfinite(value)
             if self.event_dim:
                 finite = finite.flatten(-self.event_dim).all(-1)
@@ -214,8 +218,8 @@ class Constraint(ABC):
                 f"{int((~torch.isfinite(y)).sum())} of {y.numel()} entries are NaN or infinite: no "
                 f"point of {self!r} is nearest. Replace them first, as torch.nan_to_num does."
             )
-        with _without_autocast(y):
-            found = self._project(self._read(_raised(y)))
+        with without_autocast(y.device):
+            found = self._project(self._read(raised(y)))
         return self._write(found, tuple(y.shape)).to(y.dtype).contiguous()
 
     @final
@@ -231,7 +235,7 @@ class Constraint(ABC):
         """A random y of this shape from the canonical distribution of the set."""
         self.check_shape(shape)
         dtype = dtype or torch.get_default_dtype()
-        wide = torch.float32 if dtype in _LOW else dtype
+        wide = compute_dtype(dtype)
         model = torch.empty(0, dtype=wide, device=device)
         self._check_dtype(model)
         found = self._sample(self._matrix_shape(shape), model, generator)
@@ -359,7 +363,7 @@ class Constraint(ABC):
                     f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, "
                     f"{shape}. Take x and state from the same right_inverse."
                 )
-        wide = _raised(x)
+        wide = raised(x)
         known = {k: self._read(v.to(wide.dtype)) for k, v in state.items()}
         return (self._read(wide) if shape == tuple(x.shape) else wide), known
 

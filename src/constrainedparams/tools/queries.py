@@ -36,7 +36,7 @@ def constraint_of(module: nn.Module, name: str) -> Any:
         >>> constraint_of(Parametrized(torch.ones(2), NonNegative()), "y")
         NonNegative()
     """
-    return _slot(module, name).function
+    return slot_of(module, name).function
 
 
 def updated(module: nn.Module, name: str | None = None) -> None:
@@ -57,18 +57,22 @@ def updated(module: nn.Module, name: str | None = None) -> None:
         True
     """
     if name is not None:
-        _slot(module, name)
-    for part in module.modules() if name is None else (module,):
+        slot_of(module, name).expire(module)
+        return
+    for part in module.modules():
         for slot in slots_of(part).values():
-            if name in (None, slot.name):
-                slot.expire(part)
+            slot.expire(part)
 
 
-def _slot(module: nn.Module, name: str) -> Slot:
+def slot_of(module: nn.Module, name: str) -> Slot:
+    """The slot of ``module.name``, or the error that says what is constrained instead."""
     slots = slots_of(module)
-    if name not in slots:
-        raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained; constrained here: "
-            f"{', '.join(slots) or 'nothing'}." + nearest(name, slots)
-        )
-    return slots[name]
+    if name in slots:
+        return slots[name]
+    known = ", ".join(slots) or "nothing"
+    if not slots and is_constrained(module):
+        known += " (below it there are some: name their module, before anything wraps it)"
+    raise RegistrationError(
+        f"{type(module).__name__}.{name} is not constrained; constrained here: {known}."
+        + nearest(name, slots)
+    )

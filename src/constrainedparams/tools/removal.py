@@ -5,11 +5,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core.classes import SLOTS, set_class, slots_of
+from ..core.classes import set_class
 from ..core.registration import refuse_wrapped, rename
-from ..core.tensors import raw_name, unguard
+from ..core.tensors import SLOTS, function_name, raw_name, state_name, unguard
 from ..errors import PendingGradients, RegistrationError
-from .queries import is_constrained
+from .queries import slot_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,14 +42,7 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
         raise RegistrationError(
             f'keep={keep!r}: expected "constrained" (the value y) or "unconstrained" (x).'
         )
-    slot = slots_of(module).get(name)
-    if slot is None:
-        known = ", ".join(slots_of(module)) or "none"
-        if is_constrained(module):
-            known += " (below it there are some: name their module, before anything wraps it)"
-        raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained; constrained here: {known}."
-        )
+    slot = slot_of(module, name)
     refuse_wrapped(module)
     if slot.pending():
         raise PendingGradients(
@@ -63,9 +56,9 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
     plain = _plain_parameter(x, value if keep == "constrained" else x.detach())
     slot.drop("removed")
     for key in slot.state_names:
-        del module._buffers[f"_{name}_{key}"]
-        module._non_persistent_buffers_set.discard(f"_{name}_{key}")
-    module._modules.pop(f"_{name}_function", None)
+        del module._buffers[state_name(name, key)]
+        module._non_persistent_buffers_set.discard(state_name(name, key))
+    module._modules.pop(function_name(name), None)
     rename(module, raw_name(name), name, plain)
     del module.__dict__[SLOTS][name]
     if not module.__dict__[SLOTS]:

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from ..core.classes import slots_of
-from ..core.registration import nearest
-from ..errors import RegistrationError, ShapeError
+from ..errors import ShapeError
+from .queries import slot_of
 
 
 @contextmanager
@@ -33,11 +32,7 @@ def temporarily(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]
         >>> w.y.tolist()
         [1.0, 1.0]
     """
-    slot = slots_of(module).get(name)
-    if slot is None:
-        raise RegistrationError(
-            f"{type(module).__name__}.{name} is not constrained." + nearest(name, slots_of(module))
-        )
+    slot = slot_of(module, name)
     if not isinstance(value, Tensor) or tuple(value.shape) != slot.shape:
         given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ShapeError(
