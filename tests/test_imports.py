@@ -26,10 +26,11 @@ ALLOWED = {
     "numerics": ("errors", "numerics"),
     "sets": ("errors", "numerics", "sets"),
     "core": ("errors", "core", CONTRACT),
-    "tools": ("errors", "core", "sets", "tools"),
-    "integrations": ("errors", "core", "sets", "tools", "integrations"),
-    "testing": ("errors", "numerics", "sets", "core", "tools", "testing", ""),
-    "": ("errors", "core", "sets", "tools"),
+    "attach": ("errors", "core", "attach", CONTRACT),
+    "tools": ("errors", "core", "attach", "sets", "tools"),
+    "integrations": ("errors", "core", "attach", "sets", "tools", "integrations"),
+    "testing": ("errors", "numerics", "sets", "core", "attach", "tools", "testing", ""),
+    "": ("errors", "attach", "sets", "tools"),
 }
 
 

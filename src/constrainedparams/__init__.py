@@ -1,6 +1,6 @@
 """Weights that stay on a set: y = f(x) with x free, f evaluated once per change of x."""
 
-from .core.registration import register_constrained_parameter
+from .attach.registration import register_constrained_parameter
 from .errors import (
     CapturedTensor,
     ConstraintError,

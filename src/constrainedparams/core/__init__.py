@@ -1,1 +1,1 @@
-"""The once-per-change engine: registration, freshness, the pullback node."""
+"""The once-per-change engine: the slot, its freshness, the pullback node."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.classes import slots_of
+from ..attach.classes import slots_of
 from ..errors import PendingGradients
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from ..core.registration import register_constrained_parameter
+from ..attach.registration import register_constrained_parameter
 from .queries import updated
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ..core.classes import slots_of
-from ..core.registration import nearest
+from ..attach.classes import slots_of
+from ..attach.registration import nearest
 from ..core.slot import Slot
 from ..errors import RegistrationError
 

@@ -5,8 +5,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core.classes import set_class
-from ..core.registration import refuse_wrapped, rename
+from ..attach.classes import set_class
+from ..attach.registration import refuse_wrapped, rename
 from ..core.tensors import SLOTS, function_name, raw_name, state_name, unguard
 from ..errors import PendingGradients, RegistrationError
 from .queries import slot_of

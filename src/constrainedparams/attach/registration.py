@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..core import optimizers, private, verified
+from ..core.function import describe, finite_or_raise, has_right_inverse, preimage
+from ..core.slot import MODES, Slot
+from ..core.tensors import SLOTS, Retired, function_name, guard, raw_name, state_name
 from ..errors import RegistrationError
 from ..sets.contract import Constraint
-from . import optimizers, private, verified
 from .classes import set_class, slots_of
-from .function import describe, finite_or_raise, has_right_inverse, preimage
-from .slot import MODES, Slot
-from .tensors import SLOTS, Retired, function_name, guard, raw_name, state_name
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 logger = logging.getLogger("constrainedparams")

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core import private, writes
+from ..core.function import describe, state_of
+from ..core.slot import Slot
+from ..core.tensors import SLOTS, Constrained, raw_name, state_name
 from ..errors import RegistrationError
 from ..sets.contract import compute_dtype
-from . import private, writes
-from .function import describe, state_of
-from .slot import Slot
-from .tensors import SLOTS, Constrained, raw_name, state_name
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 

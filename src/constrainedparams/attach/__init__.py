@@ -1,0 +1,1 @@
+"""How a slot hangs on an nn.Module: generated classes, registration, checkpoints, sharing."""
