@@ -123,4 +123,4 @@ def test_a_set_without_a_row_is_told_which_row_to_add():
     rows = [row for row in ROWS if isinstance(row.constraint, Orthogonal)]
     (message,) = sets_without_a_row(namespace, rows)
     assert "PositiveDefinite has no row" in message
-    assert "ROWS in constrainedparams/testing/table.py" in message
+    assert "ROWS in a file of constrainedparams/testing/rows" in message

@@ -3,7 +3,7 @@
 from .case import Case
 from .check import check, check_constraint, sets_without_a_row
 from .promises import PROMISES, PromiseBroken
-from .table import ROWS
+from .rows import ROWS
 
 __all__ = [
     "PROMISES",

@@ -84,7 +84,7 @@ def sets_without_a_row(namespace: Any, rows: Iterable[Case]) -> Sequence[str]:
     }
     return [
         f"{cls.__name__} has no row. Add `Case({cls.__name__}(), shape=..., decay_target=..., "
-        "near_misses=...)` to ROWS in constrainedparams/testing/table.py."
+        "near_misses=...)` to ROWS in a file of constrainedparams/testing/rows."
         for cls in sorted(found - covered, key=lambda c: c.__name__)
         if not inspect.isabstract(cls)
     ]

@@ -1,0 +1,7 @@
+"""The table of sets: one row or more for each, in one file for each family."""
+
+from . import elementwise, matrices, orthogonal
+
+__all__ = ["ROWS"]
+
+ROWS = (*elementwise.ROWS, *matrices.ROWS, *orthogonal.ROWS)

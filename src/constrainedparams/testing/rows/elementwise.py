@@ -1,0 +1,51 @@
+"""Rows of the sets of numbers."""
+
+import torch
+
+from ...sets.constants import as_tensor
+from ...sets.interval import Interval
+from ...sets.non_negative import NonNegative
+from ..case import Case
+from .points import bump
+
+__all__ = ["ROWS"]
+
+
+def _interval(constraint: Interval, shape: tuple[int, ...], middle: object, **more: object) -> Case:
+    a, b = as_tensor(constraint.lower), as_tensor(constraint.upper)
+    bounds = {
+        "lower bound": lambda y: a.to(y.dtype).expand(y.shape).clone(),
+        "upper bound": lambda y: b.to(y.dtype).expand(y.shape).clone(),
+    }
+    beyond = {
+        "below": lambda y: (a - 1e-4).to(y.dtype).expand(y.shape).clone(),
+        "above": lambda y: (b + 1e-4).to(y.dtype).expand(y.shape).clone(),
+    }
+    near = {"near a bound": lambda y: (a + 1e-3 * (b - a)).to(y.dtype).expand(y.shape).clone()}
+    return Case(
+        constraint,
+        shape,
+        decay_target=lambda like: torch.as_tensor(middle).to(like.dtype).expand(like.shape),
+        near_misses=beyond if constraint.closed else {**beyond, **bounds},
+        awkward={**near, **bounds} if constraint.closed else near,
+        coordinates=None if constraint.closed else lambda y: y.flatten(),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+ROWS: tuple[Case, ...] = (
+    _interval(Interval(0.0, 1.0), (3,), 0.5),
+    _interval(Interval(-2.0, 2.0), (2, 2), 0.0),
+    _interval(Interval(torch.tensor([0.0, -1.0]), 3.0), (2, 2), [1.5, 1.0], bad_shapes=((3,), ())),
+    _interval(Interval(-1.0, 2.0, closed=True), (3,), 0.5),
+    Case(
+        NonNegative(),
+        (3,),
+        decay_target=torch.zeros_like,
+        near_misses={"just below": lambda y: bump(torch.zeros_like(y), -1e-6)},
+        awkward={
+            "zero": torch.zeros_like,
+            "one entry zero": lambda y: bump(torch.zeros_like(y), 1.0),
+        },
+    ),
+)
