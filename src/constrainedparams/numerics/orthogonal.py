@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .elementary import precise
+from .elementary import precise, with_value
 from .exponential import expm
 
 __all__ = [
@@ -12,8 +12,11 @@ __all__ = [
     "exponential",
     "first_columns",
     "haar",
+    "moved",
     "newton_schulz",
     "polar",
+    "positive_qr",
+    "rotation",
     "transport",
 ]
 
@@ -109,6 +112,16 @@ def transport(base: Tensor, z: Tensor) -> Tensor:
     return (z - v @ (t @ (v.mH @ z))) * phase.unsqueeze(-2)
 
 
+def moved(z: Tensor, base: Tensor | None) -> Tensor:
+    """``z`` transported to ``base`` (None: left where it is), orthonormal to rounding.
+
+    Squaring and solving lose digits of z with |x|; two steps of :func:`newton_schulz` give them
+    back. They correct rounding and are no part of the derivative.
+    """
+    y = z if base is None else transport(base, z)
+    return with_value(y, newton_schulz(y.detach(), 2))
+
+
 def newton_schulz(y: Tensor, steps: int = 1) -> Tensor:
     """Nearer to the polar factor of ``y``: y (3 I - y^H y) / 2, quadratic for a small defect."""
     for _ in range(steps):
@@ -137,10 +150,33 @@ def polar(y: Tensor) -> Tensor:
         return newton_schulz(u @ vh).to(y.dtype)
 
 
+def rotation(y: Tensor) -> Tensor:
+    """The nearest real matrix with orthonormal columns and determinant 1 (no derivative).
+
+    U diag(1, ..., 1, det(U V^T)) V^T of the SVD, singular values in descending order (Kabsch 1976).
+    """
+    with torch.no_grad():
+        near = polar(precise(y))
+        turned = torch.linalg.det(near) < 0
+        if not bool(turned.any()):
+            return near.to(y.dtype)
+        u, _, vh = torch.linalg.svd(precise(y))
+        ends = torch.ones_like(u[..., 0, :])
+        ends[..., -1] = torch.linalg.det(u) * torch.linalg.det(vh)
+        found = newton_schulz((u * ends.unsqueeze(-2)) @ vh)
+        return torch.where(turned[..., None, None], found, near).to(y.dtype)
+
+
+def positive_qr(y: Tensor) -> tuple[Tensor, Tensor]:
+    """QR factorisation with a positive diagonal of R, for columns that are independent."""
+    q, r = torch.linalg.qr(y)
+    phase = torch.diagonal(r, dim1=-2, dim2=-1).sgn()
+    return q * phase.unsqueeze(-2), phase.conj().unsqueeze(-1) * r
+
+
 def haar(gaussian: Tensor) -> Tensor:
     """Haar distributed columns from a Gaussian matrix (..., n, k), n >= k.
 
     The Q of a QR factorisation whose R has a positive diagonal (Mezzadri, math-ph/0609050).
     """
-    q, r = torch.linalg.qr(gaussian)
-    return q * torch.diagonal(r, dim1=-2, dim2=-1).sgn().unsqueeze(-2)
+    return positive_qr(gaussian)[0]

@@ -1,15 +1,21 @@
 """The sets; each file holds one of them and nothing else."""
 
 from .contract import Constraint
+from .grassmann import Grassmann
 from .interval import Interval
 from .non_negative import NonNegative
 from .orthogonal import Orthogonal
 from .positive_definite import PositiveDefinite
+from .special_orthogonal import SpecialOrthogonal
+from .stiefel import Stiefel
 
 __all__ = [
     "Constraint",
+    "Grassmann",
     "Interval",
     "NonNegative",
     "Orthogonal",
     "PositiveDefinite",
+    "SpecialOrthogonal",
+    "Stiefel",
 ]

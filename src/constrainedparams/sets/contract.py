@@ -60,6 +60,7 @@ class Constraint(ABC):
     event_dim: ClassVar[int] = 0
     state_names: ClassVar[tuple[str, ...]] = ()
     has_complex: ClassVar[bool] = False
+    dtype_remedy: ClassVar[str] = "Cast it first, for example with `.float()`."
     view: ClassVar[Any] = None
     sizes: ClassVar[Any] = None
     _layout: ClassVar[View | None] = None
@@ -371,8 +372,7 @@ class Constraint(ABC):
         if not (t.is_floating_point() or (t.is_complex() and self.has_complex)):
             kinds = "floating point or complex" if self.has_complex else "real floating point"
             raise DtypeError(
-                f"{self!r} got {t.dtype}; expected a {kinds} tensor. Cast it first, for example "
-                "with `.float()`."
+                f"{self!r} got {t.dtype}; expected a {kinds} tensor. {self.dtype_remedy}"
             )
 
     def _complaint(self, y: Tensor) -> str:

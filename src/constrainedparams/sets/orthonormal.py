@@ -1,0 +1,60 @@
+"""What sets of matrices with orthonormal columns share: the map from a base, and the base."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+from ..numerics import orthogonal as maps
+from .contract import MatrixConstraint, Shape
+
+__all__ = ["Orthonormal"]
+
+_MAPS = {"exp": maps.exponential, "cayley": maps.cayley}
+
+
+@dataclass(frozen=True, repr=False)
+class Orthonormal(MatrixConstraint):
+    """y = Q phi(A) I_{n x k} D with A = [[S, -R^H], [R, 0]]; the formula is in :class:`Orthogonal`.
+
+    A set of this family implements what tells it from the others: its shapes, its residual, its
+    nearest point. Wide y are the conjugate transposes of tall ones.
+    """
+
+    map: Literal["exp", "cayley"] = "exp"
+
+    state_names: ClassVar[tuple[str, ...]] = ("base",)
+    smooth = property(lambda self: True)
+    decay_target = property(lambda self: "base, the value at the last right_inverse or retract")
+
+    def _check_options(self) -> None:
+        if self.map not in _MAPS:
+            raise OptionError(f"map={self.map!r}: expected one of {', '.join(map(repr, _MAPS))}.")
+
+    def _reached(self, what: str) -> str:
+        """``what`` is reached by exp, and by Cayley but for half turns."""
+        return what + ("" if self.map == "exp" else ", but for points half a turn from base")
+
+    def _tangent(self, x: Tensor) -> Tensor:
+        """x (..., n, k), n >= k, with what the set does not read set to 0."""
+        return x
+
+    def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if x.shape[-2] < x.shape[-1]:
+            return self._forward(x.mH, None if base is None else base.mH).mH
+        return maps.moved(_MAPS[self.map](self._tangent(x)), base)
+
+    def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.zeros_like(y), {"base": self._project(y)}
+
+    def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._right_inverse(self._forward(x, **state))
+
+    def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
+        # Entries of size n^-1/2 rounded to eps move y^H y by about eps k^1/2; maps and sums of n
+        # products in the dtype of the computation add up to eps n.
+        n, k = max(shape[-2:]), min(shape[-2:])
+        eps = torch.finfo(dtype).eps
+        return 2 * eps * k**0.5 + 8 * min(eps, torch.finfo(torch.float32).eps) * n
