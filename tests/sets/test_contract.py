@@ -4,10 +4,11 @@ import copy
 import pickle
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
-from constrainedparams import Interval, NonNegative, Orthogonal, PositiveDefinite
+from constrainedparams import Interval, NonNegative, Orthogonal, PositiveDefinite, Sphere
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
 
 
@@ -157,3 +158,61 @@ def test_empty_matrices_are_members(shape):
     y = constraint(torch.zeros(shape))
     assert y.shape == shape
     assert bool(constraint.contains(y).all())
+
+
+def columns(y):
+    return y.T
+
+
+def filters(y):
+    return y.reshape(len(y), -1)
+
+
+def first_and_last(y):
+    return np.stack([y[:, j].reshape(-1) for j in range(y.shape[1])])
+
+
+@pytest.mark.parametrize(
+    ("dim", "shape", "as_rows"),
+    [
+        (-1, (4, 3), lambda y: y),
+        (0, (4, 3), columns),
+        (-2, (4, 3), columns),
+        ((1, 2, 3), (4, 3, 2, 2), filters),
+        ((-1, 1, -2), (4, 3, 2, 2), filters),
+        ((0, 2), (4, 3, 2), first_and_last),
+        (None, (4, 3, 2), lambda y: y.reshape(1, -1)),
+        (None, (), lambda y: y.reshape(1, 1)),
+    ],
+    ids=str,
+)
+def test_dim_says_which_axes_are_one_vector(dim, shape, as_rows):
+    x = torch.randn(shape, dtype=torch.float64)
+    y = Sphere(2.0, dim=dim)(x)
+    rows, free = as_rows(y.numpy()), as_rows(x.numpy())
+    expected = 2 * free / np.sqrt((free**2).sum(1, keepdims=True))
+    assert np.abs(rows - expected).max() < 1e-15
+    off = Sphere(2.0, dim=dim).residual(1.5 * y)
+    assert off.numel() == len(rows)
+    assert torch.allclose(off, torch.ones_like(off))
+    assert Sphere(dim=dim).dimension(shape) == len(rows) * (rows.shape[1] - 1)
+    for made in (Sphere(dim=dim).right_inverse(y / 2), Sphere(dim=dim).sample(shape)):
+        assert made.shape == shape and made.is_contiguous()
+
+
+@pytest.mark.parametrize("dim", [1.0, True, (), (0, "1"), "batch", [0, None]], ids=repr)
+def test_a_dim_that_names_no_axis_is_refused(dim):
+    with pytest.raises(OptionError, match="expected an axis such as -1"):
+        Sphere(dim=dim)
+
+
+@pytest.mark.parametrize("dim", [2, -3, (0, -2), (0, 1, 2)], ids=str)
+def test_a_dim_that_the_tensor_does_not_have_is_refused(dim):
+    with pytest.raises(ShapeError, match=r"\(4, 3\) has 2 axes; dim=.* Give another dim="):
+        Sphere(dim=dim)(torch.zeros(4, 3))
+
+
+def test_dim_is_part_of_the_value_of_a_set():
+    assert Sphere(dim=[0, 1]) == Sphere(dim=(0, 1)) != Sphere(dim=(1, 0))
+    assert repr(Sphere(2.0, dim=[0, 1])) == "Sphere(radius=2.0, dim=(0, 1))"
+    assert repr(Sphere(dim=None)) == "Sphere(dim=None)"

@@ -7,6 +7,7 @@ from .non_negative import NonNegative
 from .orthogonal import Orthogonal
 from .positive_definite import PositiveDefinite
 from .special_orthogonal import SpecialOrthogonal
+from .sphere import Sphere
 from .stiefel import Stiefel
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Orthogonal",
     "PositiveDefinite",
     "SpecialOrthogonal",
+    "Sphere",
     "Stiefel",
 ]

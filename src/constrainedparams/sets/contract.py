@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
 from .constants import as_constant
-from .views import BATCH, Sizes, View, frozen_sizes
+from .views import BATCH, Axes, Dim, Sizes, View, frozen_dim, frozen_sizes
 
-__all__ = ["Constraint", "MatrixConstraint"]
+__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint"]
 
 Shape = tuple[int, ...]
 _LOW = (torch.bfloat16, torch.float16)
+_FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -41,12 +42,13 @@ class Constraint(ABC):
     A set is a value: it compares, hashes, prints and pickles by its options, and one instance
     serves any number of layers. The methods below are final. A new set is a frozen dataclass that
     implements the hooks ``_forward``, ``_right_inverse``, ``_residual``, ``_project``, ``_sample``,
-    ``_dimension`` (and, where they apply, ``_check``, ``_tolerance``, ``_retract``,
-    ``_log_abs_det_jacobian``, ``_check_options``) and the four properties. Hooks get matrices (the
-    view is undone) in at least float32, and may assume that shape and dtype were checked.
+    ``_dimension`` (and, where they apply, ``_check``, ``_tolerance``, ``_round``, ``_polish``,
+    ``_retract``, ``_log_abs_det_jacobian``, ``_check_options``) and the four properties. Hooks get
+    vectors or matrices along the last axes (``dim`` and ``view`` are undone) in at least float32,
+    and may assume that shape and dtype were checked.
 
     Shapes: S is the shape of y. x has the shape ``unconstrained_shape(S)``. "Batch shape" is S
-    without its last ``event_dim`` axes: one number for each element of the set in y.
+    without the axes of one element of the set: one number for each element in y.
 
     Example:
         >>> import torch
@@ -63,7 +65,8 @@ class Constraint(ABC):
     dtype_remedy: ClassVar[str] = "Cast it first, for example with `.float()`."
     view: ClassVar[Any] = None
     sizes: ClassVar[Any] = None
-    _layout: ClassVar[View | None] = None
+    dim: ClassVar[Any] = None
+    _layout: ClassVar[View | Axes | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -75,21 +78,15 @@ class Constraint(ABC):
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            value = getattr(self, option.name)
-            value = frozen_sizes(value) if option.name == "sizes" else as_constant(value)
+            value = _FROZEN.get(option.name, as_constant)(getattr(self, option.name))
             object.__setattr__(self, option.name, value)
-        layout = None if self.view in (None, BATCH) else View(self.view, self.sizes)
-        if layout is None and self.sizes is not None:
-            raise OptionError(
-                f"sizes={dict(self.sizes)} without a pattern in view=. Give view= too."
-            )
-        object.__setattr__(self, "_layout", layout)
+        object.__setattr__(self, "_layout", self._make_layout())
         self._check_options()
 
     def __repr__(self) -> str:
         """The call that rebuilds the set; options at their default are left out."""
         shown = []
-        for option in fields(self):
+        for option in sorted(fields(self), key=lambda option: bool(option.kw_only)):
             value = getattr(self, option.name)
             if option.default is MISSING or value != option.default:
                 value = dict(value) if option.name == "sizes" else value
@@ -117,7 +114,7 @@ class Constraint(ABC):
         wide, known = self._inputs(x, state)
         with without_autocast(x.device):
             y = self._forward(wide, **known)
-        return self._write(y, self._constrained_shape(tuple(x.shape))).to(x.dtype)
+        return self._round(self._write(y, self._constrained_shape(tuple(x.shape))), x.dtype)
 
     __call__ = forward
 
@@ -145,7 +142,7 @@ class Constraint(ABC):
             value = self._read(raised(y))
             if y.dtype in _LOW:
                 off = self._per_element(self._residual(value) > 0)
-                value = torch.where(off, self._project(value), value)
+                value = torch.where(off, self._polish(value), value)
             found = self._right_inverse(value)
         x, state = found if isinstance(found, tuple) else (found, {})
         x = self._write(x, self.unconstrained_shape(shape))
@@ -221,7 +218,7 @@ class Constraint(ABC):
             )
         with without_autocast(y.device):
             found = self._project(self._read(raised(y)))
-        return self._write(found, tuple(y.shape)).to(y.dtype).contiguous()
+        return self._round(self._write(found, tuple(y.shape)), y.dtype).contiguous()
 
     @final
     @torch.no_grad()
@@ -240,7 +237,7 @@ class Constraint(ABC):
         model = torch.empty(0, dtype=wide, device=device)
         self._check_dtype(model)
         found = self._sample(self._matrix_shape(shape), model, generator)
-        return self._write(found, tuple(shape)).to(dtype).contiguous()
+        return self._round(self._write(found, tuple(shape)), dtype).contiguous()
 
     @final
     def check_shape(self, shape: Shape) -> None:
@@ -322,6 +319,14 @@ class Constraint(ABC):
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         """Real dimension of the set for one element, ``shape`` without batch axes."""
 
+    def _polish(self, y: Tensor) -> Tensor:
+        """The point of the set that a y off it by the rounding of half precision stands for."""
+        return self._project(y)
+
+    def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        """y in the dtype of x: the place to keep a bound that rounding to it would cross."""
+        return y.to(dtype)
+
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
         return 8 * torch.finfo(dtype).eps
 
@@ -338,7 +343,7 @@ class Constraint(ABC):
     def _log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
         raise ConstraintError(
             f"{self!r} has no log |det J|: its map is not one-to-one onto an open set. Maps that "
-            "have one: Interval(a, b), PositiveDefinite()."
+            "have one: Interval(a, b), Positive(), PositiveDefinite()."
         )
 
     def _unconstrained_shape(self, shape: Shape) -> Shape:
@@ -392,6 +397,10 @@ class Constraint(ABC):
         """A tensor of batch shape made to broadcast against y."""
         return flags.reshape(flags.shape + (1,) * self.event_dim)
 
+    def _make_layout(self) -> View | Axes | None:
+        """How a tensor is read; None where its last ``event_dim`` axes are the element."""
+        return None
+
     def _matrix_shape(self, shape: Shape) -> Shape:
         return shape if self._layout is None else self._layout.matrix_shape(shape)
 
@@ -423,3 +432,27 @@ class MatrixConstraint(Constraint):
     event_dim: ClassVar[int] = 2
     view: str | Literal["batch"] | None = field(default=None, kw_only=True)  # type: ignore[misc]
     sizes: Sizes = field(default=None, kw_only=True)  # type: ignore[misc]
+
+    def _make_layout(self) -> View | None:
+        sizes = frozen_sizes(self.sizes)
+        if self.view is not None and self.view != BATCH:
+            return View(self.view, sizes)
+        if sizes is not None:
+            raise OptionError(f"sizes={dict(sizes)} without a pattern in view=. Give view= too.")
+        return None
+
+
+@dataclass(frozen=True, repr=False)
+class VectorConstraint(Constraint):
+    """A set of vectors: the last axis of y, or the axes that ``dim`` says.
+
+    Args:
+        dim: the axis of the vectors, a tuple of axes that together are one vector (``(1, 2, 3)``:
+            the filters of a convolution), or None: the whole tensor is one vector.
+    """
+
+    event_dim: ClassVar[int] = 1
+    dim: Dim = field(default=-1, kw_only=True)  # type: ignore[misc]
+
+    def _make_layout(self) -> Axes | None:
+        return None if self.dim == -1 else Axes(self.dim)

@@ -1,22 +1,35 @@
-"""How a tensor of any number of axes is read as matrices: an einops pattern and its inverse."""
+"""How a tensor of any number of axes is read as matrices (an einops pattern) or vectors (axes)."""
 
+import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from einops import rearrange
 from torch import Tensor
 
 from ..errors import OptionError, ShapeError
 
-__all__ = ["BATCH", "View", "frozen_sizes"]
+__all__ = ["BATCH", "Axes", "View", "frozen_dim", "frozen_sizes"]
 
 BATCH = "batch"
 Sizes = Mapping[str, int] | tuple[tuple[str, int], ...] | None
+Dim = int | tuple[int, ...] | None
 
 
 def frozen_sizes(sizes: Sizes) -> tuple[tuple[str, int], ...] | None:
     """``sizes`` as a value that can be compared, hashed and printed."""
     return None if sizes is None else tuple((str(k), int(v)) for k, v in dict(sizes).items())
+
+
+def frozen_dim(dim: Any) -> Dim:
+    """``dim`` as an int, a tuple of ints, or None for all axes."""
+    axes = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
+    if dim is not None and not (axes and all(type(axis) is int for axis in axes)):
+        raise OptionError(
+            f"dim={dim!r}: expected an axis such as -1, a tuple of axes, or None for all of them."
+        )
+    return axes if isinstance(dim, list) else dim
 
 
 def _groups(side: str) -> list[list[str]]:
@@ -84,3 +97,43 @@ class View:
     def write(self, matrices: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The tensor of shape ``shape`` with these matrices."""
         return rearrange(matrices, f"{self.right} -> {self.left}", **self.axes(shape))
+
+
+class Axes:
+    """The axes of a tensor that together are one vector; the others are its batch."""
+
+    def __init__(self, dim: Dim) -> None:
+        self.dim = dim
+
+    def axes(self, shape: tuple[int, ...]) -> list[int]:
+        """The axes of the vectors in a tensor of this shape, counted from 0."""
+        if self.dim is None:
+            return list(range(len(shape)))
+        dims = self.dim if isinstance(self.dim, tuple) else (self.dim,)
+        found = [axis + len(shape) if axis < 0 else axis for axis in dims]
+        if len(set(found)) == len(found) and set(found) <= set(range(len(shape))):
+            return found
+        raise ShapeError(
+            f"shape {shape} has {len(shape)} axes; dim={self.dim} must name each of its axes at "
+            "most once, and no other. Give another dim=, or None for the whole tensor."
+        )
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The batch axes, then the length of the vectors."""
+        axes = self.axes(shape)
+        batch = [length for i, length in enumerate(shape) if i not in axes]
+        return (*batch, math.prod([shape[axis] for axis in axes]))
+
+    def read(self, t: Tensor) -> Tensor:
+        """The vectors in ``t``, along the last axis."""
+        axes = self.axes(tuple(t.shape))
+        moved = t.movedim(axes, list(range(-len(axes), 0))) if axes else t.unsqueeze(-1)
+        return moved.flatten(-len(axes)) if len(axes) > 1 else moved
+
+    def write(self, vectors: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of shape ``shape`` with these vectors."""
+        axes = self.axes(shape)
+        if not axes:
+            return vectors.squeeze(-1)
+        parts = vectors.unflatten(-1, [shape[axis] for axis in axes])
+        return parts.movedim(list(range(-len(axes), 0)), axes)

@@ -1,7 +1,7 @@
 """The table of sets: one row or more for each, in one file for each family."""
 
-from . import elementwise, matrices, orthogonal
+from . import elementwise, matrices, orthogonal, vectors
 
 __all__ = ["ROWS"]
 
-ROWS = (*elementwise.ROWS, *matrices.ROWS, *orthogonal.ROWS)
+ROWS = (*elementwise.ROWS, *matrices.ROWS, *orthogonal.ROWS, *vectors.ROWS)

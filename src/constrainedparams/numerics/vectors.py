@@ -1,0 +1,57 @@
+"""Vectors along the last axis: length, direction, and the nearest point of the simplex."""
+
+import torch
+from torch import Tensor
+
+from .elementary import precise
+
+__all__ = ["length", "nearest_in_simplex", "unit"]
+
+
+def _scale(x: Tensor) -> Tensor:
+    """The largest modulus in each vector, a constant: x divided by it neither over- nor underflows.
+
+    0 where all entries are 0 or below the smallest normal number, whose inverse overflows.
+    """
+    size = x.detach().abs().amax(-1, keepdim=True)
+    return torch.where(size < torch.finfo(x.dtype).tiny, torch.zeros_like(size), size)
+
+
+def _norm(z: Tensor) -> Tensor:
+    """|z| of scaled vectors. ``vector_norm`` adds up in float32: 8e-6 off for 10^6 numbers."""
+    squares = z.real.square() + z.imag.square() if z.is_complex() else z.square()
+    return squares.sum(-1, keepdim=True).sqrt()
+
+
+def unit(x: Tensor) -> Tensor:
+    """x/|x|, and n^-1/2 (1, ..., 1) where x = 0, with the derivative of (1 + x)/|1 + x| there.
+
+    The scale may be a constant although it depends on x: the value does not depend on it.
+    """
+    size = _scale(x)
+    z = torch.where(size == 0, 1 + x, x / torch.where(size == 0, torch.ones_like(size), size))
+    return z / _norm(z)
+
+
+def length(x: Tensor) -> Tensor:
+    """|x|, one number for each vector."""
+    size = _scale(x)
+    z = x / torch.where(size == 0, torch.ones_like(size), size)
+    return (size * _norm(z)).squeeze(-1)
+
+
+def nearest_in_simplex(y: Tensor, low: float = 0.0) -> Tensor:
+    """The nearest point with sum 1 and all entries at least ``low`` (in the Euclidean norm).
+
+    max(y - t, low) with the threshold t found by sorting (Held, Wolfe, Crowder, Math. Programming
+    6, 1974). Entries are taken relative to the largest one: only those less than 1 below it count.
+    """
+    wide = precise(y)
+    wide = wide - wide.amax(-1, keepdim=True)
+    rest = 1 - low * y.shape[-1]
+    ordered = wide.sort(-1, descending=True).values
+    count = torch.arange(1, y.shape[-1] + 1, dtype=wide.dtype, device=y.device)
+    thresholds = (ordered.cumsum(-1) - rest) / count
+    last = (ordered > thresholds).sum(-1, keepdim=True) - 1
+    free = (wide - thresholds.gather(-1, last)).clamp_min(0)
+    return low + rest * free / free.sum(-1, keepdim=True)

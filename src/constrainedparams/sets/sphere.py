@@ -1,0 +1,95 @@
+"""Vectors of a given length."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+from ..numerics import vectors
+from .contract import Shape, VectorConstraint
+
+__all__ = ["Sphere"]
+
+
+@dataclass(frozen=True, repr=False)
+class Sphere(VectorConstraint):
+    """The sphere |y| = r in the Euclidean norm: unit rows, columns, filters, or a whole tensor.
+
+    y = r x/|x|, at any scale of x (Absil, Mahony, Sepulchre, Optimization Algorithms on Matrix
+    Manifolds, 2008, section 4.1: the retraction by normalisation). x = 0, where the map is not
+    defined, gives r n^-1/2 (1, ..., 1), and a gradient that leads away from it.
+    The gradient in x is orthogonal to x and proportional to 1/|x|, so steps of an optimiser let |x|
+    grow and turn y less and less; ``retract`` sets x = y. Weight decay changes |x| only.
+
+    Args:
+        radius: r > 0.
+        dim: the axis of the vectors. With ``dim=-1`` the rows of a matrix have length r (the
+            oblique manifold), with ``dim=0`` its columns, with ``dim=(1, 2, 3)`` the filters of a
+            convolution; with ``dim=None`` the whole tensor has the Frobenius norm r.
+
+    Shapes: any with n >= 1 numbers in each vector; x has the shape of y. Dtypes: real, complex.
+    ``right_inverse`` gives x = y; ``project`` is f: the nearest point, and the choice above for 0;
+    ``sample`` is uniform; the residual is the distance, abs(|y| - r).
+
+    Raises:
+        OptionError: a radius that is not positive and finite.
+        ShapeError: vectors without entries, or an axis that the tensor does not have.
+
+    Example:
+        >>> import torch
+        >>> from constrainedparams import Sphere
+        >>> Sphere()(torch.tensor([3.0, 4.0]))
+        tensor([0.6000, 0.8000])
+        >>> y = Sphere(2.0, dim=None)(torch.randn(5, 4))
+        >>> round(float(y.norm()), 3)
+        2.0
+    """
+
+    radius: float = 1.0
+
+    has_complex: ClassVar[bool] = True
+
+    onto = property(lambda self: "the whole set")
+    one_to_one = property(lambda self: False)
+    smooth = property(lambda self: False)  # not at x = 0
+    decay_target = property(lambda self: "itself; at x = 0 exactly, r n^-1/2 (1, ..., 1)")
+
+    def _check_options(self) -> None:
+        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
+        if not known or self.radius <= 0:
+            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+
+    def _check(self, shape: Shape) -> str | None:
+        if shape[-1] > 0:
+            return None
+        return "expected at least one number in each vector. Check dim=, or use a larger layer."
+
+    def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.radius * vectors.unit(x)
+
+    def _right_inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._forward(x), state
+
+    def _residual(self, y: Tensor) -> Tensor:
+        return (vectors.length(y) - self.radius).abs()
+
+    def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
+        # Entries are rounded to eps, those below the smallest normal number to eps times that.
+        info = torch.finfo(dtype)
+        return 4 * info.eps * (self.radius + info.tiny * shape[-1] ** 0.5)
+
+    def _project(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        draw = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
+        return self._forward(draw)
+
+    def _dimension(self, shape: Shape, is_complex: bool) -> int:
+        return (2 if is_complex else 1) * shape[-1] - 1
