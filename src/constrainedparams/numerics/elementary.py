@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["inverse_softplus", "precise", "softplus", "with_value"]
+__all__ = ["above_zero", "inverse_softplus", "precise", "softplus", "with_value"]
 
 # log(1 + exp(x)) - x < exp(-40) = 4e-18 is below the rounding of x in float64; torch's default
 # threshold of 20 leaves 2e-9, which a round trip in float64 sees.
@@ -35,3 +35,14 @@ def with_value(y: Tensor, value: Tensor) -> Tensor:
     once more): the derivative of the rounding correction is noise and stays out.
     """
     return y + (value - y).detach()
+
+
+def above_zero(y: Tensor) -> Tensor:
+    """``y`` with values that were rounded to 0 replaced by the smallest number of its dtype.
+
+    The smallest normal one: some devices flush the subnormal ones to 0. None does so in float16,
+    where the normal ones end at 6e-5.
+    """
+    info = torch.finfo(y.dtype)
+    least = info.tiny * info.eps if y.dtype == torch.float16 else info.tiny
+    return with_value(y, y.clamp_min(least))

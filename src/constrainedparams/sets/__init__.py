@@ -5,6 +5,7 @@ from .grassmann import Grassmann
 from .interval import Interval
 from .non_negative import NonNegative
 from .orthogonal import Orthogonal
+from .positive import Positive
 from .positive_definite import PositiveDefinite
 from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
@@ -16,6 +17,7 @@ __all__ = [
     "Interval",
     "NonNegative",
     "Orthogonal",
+    "Positive",
     "PositiveDefinite",
     "SpecialOrthogonal",
     "Sphere",

@@ -1,10 +1,13 @@
 """Rows of the sets of numbers."""
 
+import math
+
 import torch
 
 from ...sets.constants import as_tensor
 from ...sets.interval import Interval
 from ...sets.non_negative import NonNegative
+from ...sets.positive import Positive
 from ..case import Case
 from .points import bump
 
@@ -47,5 +50,21 @@ ROWS: tuple[Case, ...] = (
             "zero": torch.zeros_like,
             "one entry zero": lambda y: bump(torch.zeros_like(y), 1.0),
         },
+    ),
+    Case(
+        Positive(),
+        (3,),
+        decay_target=lambda like: torch.full_like(like, math.log(2.0)),
+        near_misses={
+            "zero": torch.zeros_like,
+            "one entry zero": lambda y: bump(y, -float(y[0])),
+            "just below": lambda y: torch.full_like(y, -1e-6),
+        },
+        awkward={
+            "tiny": lambda y: torch.full_like(y, torch.finfo(y.dtype).tiny),
+            "large": lambda y: torch.full_like(y, 1e4),
+        },
+        coordinates=lambda y: y.flatten(),
+        dtypes=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
     ),
 )
