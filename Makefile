@@ -28,9 +28,11 @@ format: $(VENV)/.dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# Changes the code in many small ways and asks the tests to notice each.
+# Changes the code in many small ways and asks the tests to notice each; then takes out one layer of
+# freshness at a time and asks for exactly the failures that are on record.
 mutants: $(VENV)/.dev
-	$(PY) tests/mutants/run.py $(ARGS)
+	$(PY) tests/mutants/run.py
+	$(PY) tests/mutants/layers.py
 
 clean:
 	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis

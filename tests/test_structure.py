@@ -25,8 +25,9 @@ def code_lines(path):
     return {i for i, line in lines if line.strip() and line.strip()[0] != "#"} - silent
 
 
-def test_the_engine_has_at_most_1200_lines_of_code():
-    assert sum(len(code_lines(path)) for path in CORE) <= 1200
+def test_the_engine_has_at_most_1200_lines():
+    """As ``wc -l`` counts them: docstrings, comments and blank lines too."""
+    assert sum(len(path.read_text().splitlines()) for path in CORE) <= 1200
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -4,14 +4,14 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import private, writes
 from ..core.function import describe, state_of
 from ..core.slot import Slot
-from ..core.tensors import SLOTS, Constrained, raw_name, state_name
+from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import RegistrationError
-from ..sets.contract import compute_dtype
+from .checkpoints import keep_wide, polish, sign, translate
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 
@@ -35,26 +35,28 @@ class Value:
         if torch.compiler.is_dynamo_compiling():
             return slot.override[-1] if slot.override else slot.inline(module)
         record = slot.record
-        if record is not None and slot.plain and record.graph is not None and not slot.former:
+        if record is not None and record.graph is not None and not slot.former:
             key = record.x
             x = module.__dict__["_parameters"].get(self.raw)
             if (
                 x is key.tensor
-                and key.alias._version == key.version
                 and record.y_alias._version == record.y_version
-                and x.data_ptr() == key.pointer
-                and x.requires_grad is key.requires_grad
                 and not slot.override
                 and not private.dispatch_modes()
                 and private.tracing_state() is None
+                and (
+                    slot.trusting
+                    or (
+                        key.alias._version == key.version
+                        and x.data_ptr() == key.pointer
+                        and x.requires_grad is key.requires_grad
+                        and record.companions.same()
+                        and record.snapshot is None
+                    )
+                )
             ):
-                buffers = module.__dict__["_buffers"]
-                for name, watch in record.state:
-                    if not watch.same(buffers.get(name)):
-                        break
-                else:
-                    slot.counts.hits += 1
-                    return record.y
+                slot.counts.hits += 1
+                return record.y
         try:
             return slot.read(module)
         except AttributeError as error:
@@ -141,21 +143,27 @@ class Generated:
             slot.drop("module moved or cast")
         result = super()._apply(fn, recurse)  # type: ignore[misc]
         for slot in self.__dict__[SLOTS].values():
-            _keep_wide(self, slot, before[slot.name])
+            keep_wide(self, slot, before[slot.name])
         return result
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         for slot in self.__dict__[SLOTS].values():
             slot.settle(self)
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
+        sign(self.__dict__[SLOTS], destination, prefix)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any
+    ) -> None:
+        module: Any = self
+        for slot in self.__dict__[SLOTS].values():
+            translate(module, slot, state_dict, prefix, local_metadata)
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")  # the last writer wins: writes to y are given up
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")
-            _polish(self, slot, repolish=False)
+            polish(self, slot)
 
 
 def _plain(value: Any) -> Any:
@@ -163,31 +171,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and any(isinstance(v, Constrained) for v in value):
         return [v.detach() if isinstance(v, Constrained) else v for v in value]
     return value
-
-
-def _keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
-    """Map state stays in at least float32: a base rounded to bfloat16 has left the set."""
-    cast = False
-    for key, old in before.items():
-        new = module._buffers[state_name(slot.name, key)]
-        if new.dtype != old.dtype:
-            wide = old.to(device=new.device, dtype=compute_dtype(new.dtype))
-            module._buffers[state_name(slot.name, key)] = wide
-            cast = True
-    if cast:
-        _polish(module, slot, repolish=True)
-
-
-def _polish(module: Any, slot: Slot, repolish: bool) -> None:
-    """A base point that was cast or loaded is put back on the set it left by rounding."""
-    base = (
-        module._buffers.get(state_name(slot.name, "base")) if "base" in slot.state_names else None
-    )
-    if base is None or base.is_meta:
-        return
-    with torch.no_grad():
-        if repolish or not bool(slot.function.contains(base).all()):
-            base.copy_(slot.function.project(base))
 
 
 def generated_class(base: type, names: tuple[str, ...]) -> type:

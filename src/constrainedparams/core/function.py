@@ -70,6 +70,9 @@ def describe(function: Any) -> str:
     """A name for messages: ``repr`` of sets, class of modules, qualified name of functions."""
     if isinstance(function, nn.Module):
         return f"{type(function).__name__}()"
+    name = getattr(function, "__name__", "")
+    if name and getattr(torch, name, None) is function:
+        return f"torch.{name}"
     return getattr(function, "__qualname__", None) or repr(function)
 
 

@@ -1,10 +1,12 @@
 """The key of a cached value: what must be unchanged for y to be still f(x)."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import private
+from .tensors import function_name, state_name
 
 
 class Watch:
@@ -34,20 +36,42 @@ class Watch:
 
 
 class Companions:
-    """What else f depends on: map state, parameters, buffers and train/eval of an nn.Module f."""
+    """What else f depends on: map state, parameters, buffers and train/eval of an nn.Module f.
 
-    __slots__ = ("modes", "watches")
+    Each is kept with the dict that it was found in: a replaced tensor or submodule is another
+    object in the same dict, and asking costs no walk through f.
+    """
 
-    def __init__(self, tensors: list[Tensor], modes: tuple[bool, ...]):
-        self.watches = [Watch(t) for t in tensors]
-        self.modes = modes
+    __slots__ = ("parts", "watches")
 
-    def same(self, tensors: list[Tensor], modes: tuple[bool, ...]) -> bool:
-        return (
-            modes == self.modes
-            and len(tensors) == len(self.watches)
-            and all(w.same(t) for w, t in zip(self.watches, tensors, strict=True))
-        )
+    def __init__(self, module: nn.Module, name: str, state: Iterable[str], function: Any):
+        buffers: Any = module._buffers
+        keys = [state_name(name, key) for key in state]
+        self.watches = [(buffers, key, Watch(buffers[key])) for key in keys]
+        self.parts: list[tuple[dict[str, Any], str, nn.Module, bool, int]] = []
+        if isinstance(function, nn.Module):
+            self._descend(module._modules, function_name(name), function)
+
+    def _descend(self, holder: dict[str, Any], key: str, part: nn.Module) -> None:
+        self.parts.append((holder, key, part, part.training, _size(part)))
+        for tensors in (part._parameters, part._buffers):
+            self.watches += [(tensors, k, Watch(t)) for k, t in tensors.items() if t is not None]
+        for name, child in part._modules.items():
+            if child is not None:
+                self._descend(part._modules, name, child)
+
+    def same(self) -> bool:
+        for holder, key, watch in self.watches:
+            if not watch.same(holder.get(key)):
+                return False
+        for holder, key, part, training, size in self.parts:
+            if holder.get(key) is not part or part.training is not training or _size(part) != size:
+                return False
+        return True
+
+
+def _size(part: nn.Module) -> int:
+    return len(part._parameters) + len(part._buffers) + len(part._modules)
 
 
 def versioned(tensor: Any) -> bool:

@@ -88,6 +88,6 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         record = slot.record
         module = record.home()
         if slot.mode != "manual" and module is not None:
-            stale = [w for w in (record.x, *record.companions.watches) if not w.same(w.tensor)]
-            if stale:
+            watches = [record.x, *(w for _, _, w in record.companions.watches)]
+            if not all(w.same(w.tensor) for w in watches):
                 slot.drop("optimiser step")

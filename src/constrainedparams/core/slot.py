@@ -13,7 +13,7 @@ from . import optimizers, private, verified, writes
 from .function import call, describe, isolated, own_tensors, state_of
 from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
-from .tensors import Constrained, as_constrained, function_name, guard, raw_name, state_name
+from .tensors import Constrained, as_constrained, function_name, guard, raw_name
 
 _KEPT = ("name", "function", "mode", "state_names", "shape")
 MODES = ("auto", "manual", "verified")
@@ -28,14 +28,13 @@ class Record:
     home: weakref.ref[nn.Module]
     node: Any
     snapshot: verified.Snapshot | None
-    state: list[tuple[str, Watch]]  # the watches of map state by buffer name
     y: Constrained
     y_alias: Tensor  # a plain alias sharing the version counter: three times as fast to ask
     y_version: int
 
     def leaf_ids(self) -> set[int]:
         """Ids of the tensors an optimiser may hold that this value depends on."""
-        return {id(self.x.tensor), *(id(w.tensor) for w in self.companions.watches)}
+        return {id(self.x.tensor), *(id(w.tensor) for _, _, w in self.companions.watches)}
 
     def written(self) -> bool:
         """Whether somebody wrote into y."""
@@ -72,8 +71,7 @@ class Slot:
 
     def _fresh(self) -> None:
         self.record: Record | None = None
-        # Whether x, y and map state are all there is to ask at a hit: see classes.Value.
-        self.plain = self.mode == "auto" and not isinstance(self.function, nn.Module)
+        self.trusting = self.mode == "manual"
         self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
         self.override: list[Tensor] = []
         self.deferring = 0
@@ -119,12 +117,6 @@ class Slot:
             return module._modules.get(function_name(self.name), self.function)
         return self.function
 
-    def companions(self, module: nn.Module) -> tuple[list[Tensor], tuple[bool, ...]]:
-        """Map state, parameters and buffers of f, train/eval flags of f: in the key beside x."""
-        parameters, buffers, modes = own_tensors(self.function_of(module))
-        state = state_of(module, self.name, self.state_names)
-        return [*state.values(), *parameters.values(), *buffers.values()], modes
-
     def changed(self, module: nn.Module, x: Tensor, record: Record) -> str:
         """Why ``record`` cannot be handed out, or "" when it can."""
         if record.graph is None and self.wants_graph(module, x):
@@ -133,7 +125,7 @@ class Slot:
             return "" if record.x.tensor is x else "x is another object"
         if not versioned(x) or not record.x.same(x):
             return "x changed"
-        if not record.companions.same(*self.companions(module)):
+        if not record.companions.same():
             return "map state or parameters of f changed"
         if record.snapshot is not None and not record.snapshot.same(x):
             return "x changed without a trace"
@@ -176,9 +168,8 @@ class Slot:
             state = state_of(module, self.name, self.state_names)
             inputs, value, record.graph = self.trace(module, x, state)
             self.hand_out(record, module, inputs, value)
-        record.companions = Companions(*self.companions(module))
-        buffers = [state_name(self.name, key) for key in self.state_names]
-        record.state = list(zip(buffers, record.companions.watches, strict=False))
+        function = self.function_of(module)
+        record.companions = Companions(module, self.name, self.state_names, function)
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
         return record
 

@@ -77,21 +77,27 @@ def assign(slot: Any, module: nn.Module, value: Any) -> None:
         )
     x = module._parameters[raw_name(slot.name)]
     assert x is not None
-    value = value.detach().to(device=x.device, dtype=x.dtype)
-    expected = slot.shape
+    new_x, state = inverse(slot, module, value.detach().to(device=x.device, dtype=x.dtype))
+    slot.drop("assignment")
+    write(module, slot, x, new_x, state)
+
+
+def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """x and map state of a value that is on the set and has the shapes of this parameter."""
+    where, expected = slot.where(module), slot.shape
     if tuple(value.shape) != expected:
         raise ShapeError(
             f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a "
             f"tensor of shape {expected}."
         )
     new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
-    if new_x.shape != x.shape:
+    x = module._parameters[raw_name(slot.name)]
+    if x is not None and new_x.shape != x.shape:
         raise ShapeError(
             f"{where}: right_inverse gave x of shape {tuple(new_x.shape)}; x has shape "
             f"{tuple(x.shape)}. Make right_inverse return the shape that f was registered with."
         )
-    slot.drop("assignment")
-    write(module, slot, x, new_x, state)
+    return new_x, state
 
 
 def write(module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]) -> None:

@@ -1,0 +1,82 @@
+"""Take out one layer of freshness at a time: exactly the events that it alone rescues must fail.
+
+``python tests/mutants/layers.py [layer ...]`` compares the tests that fail without each layer with
+``layers.json`` and exits 1 when they differ; ``--write`` writes that file, to be read in the diff.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from broken import Edit, failures
+
+EVENTS = Path(__file__).with_name("layers.json")
+TESTS = sorted(
+    f"tests/engine/{path.name}"
+    for pattern in ("freshness", "writes", "hit")
+    for path in Path("tests/engine").glob(f"test_{pattern}*.py")
+)
+CLASSES, KEY, SLOT = "attach/classes.py", "core/key.py", "core/slot.py"
+LAYERS = {
+    "bypass": [
+        Edit(SLOT, "if private.transforming():", "if False:"),
+        Edit(CLASSES, "and not private.dispatch_modes()", ""),
+        Edit(CLASSES, "and private.tracing_state() is None", ""),
+    ],
+    "version of x": [
+        Edit(CLASSES, "key.alias._version == key.version", "True"),
+        Edit(KEY, "and self.alias._version == self.version", ""),
+    ],
+    "memory of x": [
+        Edit(CLASSES, "and x.data_ptr() == key.pointer", ""),
+        Edit(KEY, "and tensor.data_ptr() == self.pointer", ""),
+    ],
+    "requires_grad of x": [
+        Edit(CLASSES, "and x.requires_grad is key.requires_grad", ""),
+        Edit(KEY, "and tensor.requires_grad is self.requires_grad", ""),
+    ],
+    "map state and parameters of f": [
+        Edit(CLASSES, "and record.companions.same()", ""),
+        Edit(SLOT, "if not record.companions.same():", "if False:"),
+    ],
+    "optimiser hooks": [Edit("core/optimizers.py", "if versioned(p) and p._version == version:", "if False:")],
+    "assignment of x": [Edit(CLASSES, 'slot.drop("x was assigned")', "pass")],
+    "guarded .data": [Edit("core/tensors.py", "x.__class__ = Unconstrained", "pass")],
+    "version of y": [
+        Edit(CLASSES, "and record.y_alias._version == record.y_version", ""),
+        Edit(SLOT, "return self.y_alias._version != self.y_version", "return False"),
+        Edit("core/writes.py", "if y is not None and y._version != version:", "if False:"),
+    ],
+    "updated()": [Edit(SLOT, 'self.drop("updated() was called")', "pass")],
+    "snapshot of verified mode": [
+        Edit(SLOT, "if record.snapshot is not None and not record.snapshot.same(x):", "if False:"),
+        Edit(CLASSES, "and record.snapshot is None", ""),
+    ],
+}  # fmt: skip
+
+
+def main() -> None:
+    write = "--write" in sys.argv
+    chosen = [name for name in sys.argv[1:] if name != "--write"] or list(LAYERS)
+    known = json.loads(EVENTS.read_text()) if EVENTS.exists() else {}
+    wrong = 0
+    if failures("nothing", [], TESTS):
+        sys.exit("the tests fail on the code as it is: nothing they catch would mean anything")
+    for name in chosen:
+        found = sorted(
+            test.removeprefix("tests/engine/") for test in failures(name, LAYERS[name], TESTS)
+        )
+        expected = known.get(name, [])
+        for test in () if write else sorted({*found} ^ {*expected}):
+            wrong += 1
+            print(f"without {name}: {test} {'fails' if test in found else 'passes'}", flush=True)
+        wrong += not found  # a layer that rescues nothing must go
+        print(f"{len(found):4} events fail without: {name}", flush=True)
+        known[name] = found
+    if write:
+        EVENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
