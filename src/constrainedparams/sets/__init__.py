@@ -7,6 +7,7 @@ from .non_negative import NonNegative
 from .orthogonal import Orthogonal
 from .positive import Positive
 from .positive_definite import PositiveDefinite
+from .simplex import Simplex
 from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
 from .stiefel import Stiefel
@@ -19,6 +20,7 @@ __all__ = [
     "Orthogonal",
     "Positive",
     "PositiveDefinite",
+    "Simplex",
     "SpecialOrthogonal",
     "Sphere",
     "Stiefel",

@@ -191,8 +191,8 @@ def knows_its_members(case: Case) -> None:
         wrong["infinity"] = lambda y: torch.full_like(y, torch.inf)
         for name, damage in wrong.items():
             y = damage(_sample(case, dtype))
-            if dtype == torch.bfloat16 and name in case.near_misses:
-                continue  # what is a near miss in float32 is rounding in bfloat16
+            if _eps(dtype) > 1e-4 and name in case.near_misses:
+                continue  # what is a near miss in float32 is rounding in half precision
             _expect(not constraint.contains(y).all(), f"near miss {name!r} ({dtype}) is contained")
             _expect((constraint.residual(y) > 0).any(), f"near miss {name!r} has residual 0")
             _refuses_with_a_remedy(constraint, y, name)

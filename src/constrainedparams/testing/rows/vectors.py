@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...sets.simplex import Simplex
 from ...sets.sphere import Sphere
 from ..case import Case
 from .points import bump
@@ -29,9 +30,43 @@ def _sphere(constraint: Sphere, shape: tuple[int, ...], n: int, **more: object) 
     )
 
 
+def _simplex(constraint: Simplex, shape: tuple[int, ...], n: int, **more: object) -> Case:
+    def edge(y: Tensor, last: float) -> Tensor:
+        """Every vector ends with ``last``, which its first entry pays for; the rest is 1/n."""
+        rows = constraint._read(torch.full_like(y, 1 / n)).clone()
+        rows[..., 0] += 1 / n - last
+        rows[..., -1] = last
+        return constraint._write(rows, tuple(y.shape)).contiguous()
+
+    # Not a vertex: there all slopes are 1e-8, and rounding hides the rank.
+    zeros = {"an entry that is 0": lambda y: edge(y, 0.0)}
+    return Case(
+        constraint,
+        shape,
+        decay_target=lambda like: torch.full_like(like, 1 / n),
+        near_misses={
+            "scaled by 1.001": lambda y: 1.001 * y,
+            "a negative entry": lambda y: edge(y, -1e-4),
+            "zero": torch.zeros_like,
+            **({} if constraint.closed else zeros),
+        },
+        awkward={
+            "uniform": lambda y: torch.full_like(y, 1 / n),
+            "near an edge": lambda y: edge(y, 1e-4),
+            **(zeros if constraint.closed else {}),
+        },
+        dtypes=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        **more,  # type: ignore[arg-type]
+    )
+
+
 ROWS: tuple[Case, ...] = (
     _sphere(Sphere(), (4,), 4, bad_shapes=((), (3, 0))),
     _sphere(Sphere(3.0, dim=0), (4, 2), 4, batched=False, bad_shapes=((), (0, 3))),
     _sphere(Sphere(dim=(0, -1)), (2, 3, 2), 4, batched=False, bad_shapes=((3,),)),
     _sphere(Sphere(0.5, dim=None), (2, 3), 6, batched=False, bad_shapes=((0,),)),
+    _simplex(Simplex(), (4,), 4, bad_shapes=((), (3, 0))),
+    _simplex(Simplex(dim=0), (3, 2), 3, batched=False, bad_shapes=((), (0, 3))),
+    _simplex(Simplex(closed=True), (4,), 4, bad_shapes=((), (3, 0))),
+    _simplex(Simplex(closed=True, dim=None), (2, 3), 6, batched=False, bad_shapes=((0,),)),
 )
