@@ -16,6 +16,7 @@ from .sets import *  # noqa: F403  (sets/__init__.py names them)
 from .sets import __all__ as _sets
 from .tools.deferred import deferred_pullback
 from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
+from .tools.plain import plain_state_dict
 from .tools.queries import constraint_of, is_constrained, updated
 from .tools.removal import remove_constrained_parameter
 from .tools.statistics import statistics
@@ -37,6 +38,7 @@ __all__ = [
     "deferred_pullback",
     "extend_nn_module",
     "is_constrained",
+    "plain_state_dict",
     "register_constrained_parameter",
     "remove_constrained_parameter",
     "statistics",
