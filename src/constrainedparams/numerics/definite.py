@@ -42,20 +42,22 @@ def _floor(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).tiny) ** 0.25
 
 
-def factor(x: Tensor) -> Tensor:
+def factor(x: Tensor, floor: float | None = None) -> Tensor:
     """Lower triangular with positive diagonal: tril(x, -1) + diag(softplus(Re diag x)).
 
-    softplus underflows below x = -104 in float32, and then L L^H would be singular: a floor of
-    3e-10 in float32 (1e-77 in float64) is added.
+    softplus underflows below x = -104 in float32, and then L L^H would be singular: ``floor`` is
+    added, by default 3e-10 in float32 (1e-77 in float64).
     """
-    diagonal = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + _floor(x.dtype)
+    floor = _floor(x.dtype) if floor is None else floor
+    diagonal = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + floor
     return x.tril(-1) + torch.diag_embed(diagonal)
 
 
-def factor_inverse(factor_: Tensor, dtype: torch.dtype) -> Tensor:
-    """The x with factor(x) = L in ``dtype``; strictly lower entries are those of L."""
-    diagonal = torch.diagonal(factor_, dim1=-2, dim2=-1).real - _floor(dtype)
-    x = inverse_softplus(diagonal.clamp_min(_floor(torch.float64)))
+def factor_inverse(factor_: Tensor, dtype: torch.dtype, floor: float | None = None) -> Tensor:
+    """The x with factor(x, floor) = L in ``dtype``; strictly lower entries are those of L."""
+    floor = _floor(dtype) if floor is None else floor
+    diagonal = torch.diagonal(factor_, dim1=-2, dim2=-1).real - floor
+    x = inverse_softplus(diagonal.clamp_min(torch.finfo(factor_.dtype).tiny))
     return factor_.tril(-1) + torch.diag_embed(x)
 
 

@@ -1,8 +1,10 @@
 """The sets; each file holds one of them and nothing else."""
 
+from .cholesky_factor import CholeskyFactor
 from .contract import Constraint
 from .grassmann import Grassmann
 from .interval import Interval
+from .invertible import Invertible
 from .non_negative import NonNegative
 from .orthogonal import Orthogonal
 from .positive import Positive
@@ -13,9 +15,11 @@ from .sphere import Sphere
 from .stiefel import Stiefel
 
 __all__ = [
+    "CholeskyFactor",
     "Constraint",
     "Grassmann",
     "Interval",
+    "Invertible",
     "NonNegative",
     "Orthogonal",
     "Positive",
