@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .elementary import precise
 
-__all__ = ["length", "nearest_in_simplex", "softmax", "unit"]
+__all__ = ["length", "nearest_in_simplex", "relative_distance", "softmax", "unit"]
 
 
 def _scale(x: Tensor) -> Tensor:
@@ -35,9 +35,18 @@ def unit(x: Tensor) -> Tensor:
 
 def length(x: Tensor) -> Tensor:
     """|x|, one number for each vector."""
+    if x.shape[-1] == 0:
+        return x.real.sum(-1)
     size = _scale(x)
     z = x / torch.where(size == 0, torch.ones_like(size), size)
     return (size * _norm(z)).squeeze(-1)
+
+
+def relative_distance(y: Tensor, nearest: Tensor) -> Tensor:
+    """|y - nearest|_F / |y|_F, one number for each matrix; 0 for y = 0."""
+    size = length(y.flatten(-2))
+    gap = length((y - nearest).flatten(-2))
+    return torch.where(size == 0, torch.zeros_like(size), gap / size)
 
 
 def softmax(x: Tensor) -> Tensor:

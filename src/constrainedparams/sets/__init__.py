@@ -10,9 +10,11 @@ from .orthogonal import Orthogonal
 from .positive import Positive
 from .positive_definite import PositiveDefinite
 from .simplex import Simplex
+from .skew import Skew
 from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
 from .stiefel import Stiefel
+from .symmetric import Symmetric
 
 __all__ = [
     "CholeskyFactor",
@@ -25,7 +27,9 @@ __all__ = [
     "Positive",
     "PositiveDefinite",
     "Simplex",
+    "Skew",
     "SpecialOrthogonal",
     "Sphere",
     "Stiefel",
+    "Symmetric",
 ]
