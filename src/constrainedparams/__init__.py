@@ -14,13 +14,19 @@ from .errors import (
 )
 from .sets import *  # noqa: F403  (sets/__init__.py names them)
 from .sets import __all__ as _sets
+from .tools.bake import bake
 from .tools.deferred import deferred_pullback
+from .tools.groups import parameter_groups
 from .tools.modules import ConstrainedModule, Parametrized, extend_nn_module
+from .tools.patterns import register_constrained_parameters
 from .tools.plain import plain_state_dict
 from .tools.queries import constraint_of, is_constrained, updated
 from .tools.removal import remove_constrained_parameter
+from .tools.sharing import share_constrained_parameter
 from .tools.statistics import statistics
+from .tools.summary import summary
 from .tools.temporary import temporarily
+from .tools.violations import violations
 
 __all__ = [
     "CapturedTensor",
@@ -34,15 +40,21 @@ __all__ = [
     "RegistrationError",
     "ShapeError",
     "StaleOptimizer",
+    "bake",
     "constraint_of",
     "deferred_pullback",
     "extend_nn_module",
     "is_constrained",
+    "parameter_groups",
     "plain_state_dict",
     "register_constrained_parameter",
+    "register_constrained_parameters",
     "remove_constrained_parameter",
+    "share_constrained_parameter",
     "statistics",
+    "summary",
     "temporarily",
     "updated",
+    "violations",
     *_sets,
 ]

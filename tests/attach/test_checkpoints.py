@@ -65,7 +65,7 @@ def through_a_file(state):
 
 
 def through_safetensors(state):
-    return safetensors.torch.load(safetensors.torch.save({k: v for k, v in state.items()}))
+    return safetensors.torch.load(safetensors.torch.save(dict(state)))
 
 
 def same(one, other):

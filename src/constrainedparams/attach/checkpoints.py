@@ -27,10 +27,11 @@ def translate(
     module: nn.Module, slot: Slot, entries: dict[str, Any], prefix: str, metadata: dict[str, Any]
 ) -> None:
     """Make ``entries`` hold x and map state of ``slot``; they may hold y under its plain name."""
-    plain, raw = prefix + slot.name, prefix + raw_name(slot.name)
+    name = slot.name_in(module)
+    plain, raw = prefix + name, prefix + raw_name(name)
     if plain not in entries:
         if raw in entries:
-            _same_map(module, slot, metadata.get(METADATA, {}).get(slot.name))
+            _same_map(module, slot, metadata.get(METADATA, {}).get(name))
         return
     if raw in entries:
         raise ConstraintError(
@@ -38,16 +39,16 @@ def translate(
             f"`{raw}` (the unconstrained one), and nothing tells which is meant. Delete one of "
             "them from the checkpoint."
         )
-    x = module._parameters[raw_name(slot.name)]
+    x = module._parameters[raw_name(name)]
     value = entries[plain]
     if isinstance(value, Tensor) and x is not None and not metadata.get("assign_to_params_buffers"):
         value = value.detach().to(device=x.device, dtype=x.dtype)
     new_x, state = writes.inverse(slot, module, value)
     del entries[plain]
     entries[raw] = new_x
-    entries.update({prefix + state_name(slot.name, key): t for key, t in state.items()})
+    entries.update({prefix + state_name(name, key): t for key, t in state.items()})
     if isinstance(function := slot.function_of(module), nn.Module):  # its parameters stay
-        own = f"{prefix}{function_name(slot.name)}."
+        own = f"{prefix}{function_name(name)}."
         for key, tensor in function.state_dict(prefix=own).items():
             entries.setdefault(key, tensor)
 
@@ -73,10 +74,10 @@ def keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
     """Map state stays in at least float32: a base rounded to bfloat16 has left the set."""
     cast = False
     for key, old in before.items():
-        new = module._buffers[state_name(slot.name, key)]
+        new = module._buffers[state_name(slot.name_in(module), key)]
         if new.dtype != old.dtype:
             wide = old.to(device=new.device, dtype=compute_dtype(new.dtype))
-            module._buffers[state_name(slot.name, key)] = wide
+            module._buffers[state_name(slot.name_in(module), key)] = wide
             cast = True
     if cast:
         polish(module, slot, anyway=True)
@@ -86,7 +87,7 @@ def polish(module: Any, slot: Slot, anyway: bool = False) -> None:
     """A base point that was cast or loaded is put back on the set it left by rounding."""
     if "base" not in slot.state_names:
         return
-    base = module._buffers[state_name(slot.name, "base")]
+    base = module._buffers[state_name(slot.name_in(module), "base")]
     if base.is_meta:
         return
     constraint: Constraint = slot.function

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from ..core import private, writes
-from ..core.function import describe, state_of
+from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import RegistrationError
 from .checkpoints import keep_wide, polish, sign, translate
+from .tie import together
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
 
@@ -109,8 +110,8 @@ class Generated:
                 writes.replace(slot, self, value)  # type: ignore[arg-type]
             return
         super().__setattr__(name, value)
-        for slot in slots.values():
-            if name == raw_name(slot.name):  # the same object set again may hold another value
+        for constrained, slot in slots.items():
+            if name == raw_name(constrained):  # the same object set again may hold another value
                 slot.drop("x was assigned")
 
     def __getattr__(self, name: str) -> Any:
@@ -137,13 +138,15 @@ class Generated:
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         module: Any = self
-        before = {n: state_of(module, n, s.state_names) for n, s in slots_of(module).items()}
-        for slot in self.__dict__[SLOTS].values():
-            slot.settle(self)
+        slots = slots_of(module)
+        before = {name: slot.state_in(module) for name, slot in slots.items()}
+        for slot in slots.values():
+            slot.settle(module)
             slot.drop("module moved or cast")
-        result = super()._apply(fn, recurse)  # type: ignore[misc]
-        for slot in self.__dict__[SLOTS].values():
-            keep_wide(self, slot, before[slot.name])
+        with together(module):
+            result = super()._apply(fn, recurse)  # type: ignore[misc]
+            for name, slot in slots.items():
+                keep_wide(self, slot, before[name])
         return result
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -160,7 +163,8 @@ class Generated:
             translate(module, slot, state_dict, prefix, local_metadata)
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")  # the last writer wins: writes to y are given up
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
+        with together(module):
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")
             polish(self, slot)

@@ -64,7 +64,7 @@ def register_constrained_parameter(
     if present is not None:
         _same_or_refuse(module, present, function, update)
         return module
-    parameter = _parameter_of(module, name)
+    parameter = parameter_of(module, name)
     refuse_wrapped(module)
     _refuse_convolution(module, name, parameter, function)
     update = "verified" if update == "auto" and private.degraded() else update
@@ -112,8 +112,8 @@ def _same_or_refuse(module: nn.Module, slot: Slot, function: Any, update: str) -
     if not _same_function(slot.function, function) or slot.mode != update:
         raise RegistrationError(
             f"{slot.where(module)} is already constrained by {describe(slot.function)} "
-            f"(update={slot.mode!r}). Call `remove_constrained_parameter(module, {slot.name!r})` "
-            "before registering another function."
+            f"(update={slot.mode!r}). Before registering another function call "
+            f"`remove_constrained_parameter(module, {slot.name_in(module)!r})`."
         )
 
 
@@ -126,17 +126,17 @@ def _same_function(one: Any, other: Any) -> bool:
     return one is other or (isinstance(one, Constraint) and one == other)
 
 
-def _parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
+def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
     """The parameter to constrain, or the reason why there is none."""
     where = f"{type(module).__name__}.{name}"
     parameter = module._parameters.get(name) if isinstance(name, str) else None
     if parameter is None:
         raise RegistrationError(f"{where} {_why_missing(module, str(name))}")
-    for slot in slots_of(module).values():
-        if name == raw_name(slot.name):
+    for constrained in slots_of(module):
+        if name == raw_name(constrained):
             raise RegistrationError(
-                f"{where} is the unconstrained tensor of `{slot.name}`. Constrain it by a function "
-                f"that does both, registered under `{slot.name}`."
+                f"{where} is the unconstrained tensor of `{constrained}`. Constrain it by a "
+                f"function that does both, registered under `{constrained}`."
             )
     if is_lazy(parameter):
         raise RegistrationError(
@@ -267,9 +267,7 @@ def _commit(
     else:
         raw = nn.Parameter(x.clone(), requires_grad=parameter.requires_grad)
         guard(raw)
-        if type(parameter) is nn.Parameter:
-            parameter.__class__ = Retired
-            parameter._replaced = slot.where(module)  # type: ignore[attr-defined]
+        retire(parameter, slot.where(module))
     rename(module, name, raw_name(name), raw)
     for key, tensor in state.items():
         module.register_buffer(state_name(name, key), tensor.detach().clone())
@@ -284,6 +282,13 @@ def _commit(
         optimizers.follow(slot)
     if slot.mode == "verified":
         verified.install(slot)
+
+
+def retire(parameter: nn.Parameter, where: str) -> None:
+    """An optimiser that still holds ``parameter`` raises at its next step."""
+    if type(parameter) is nn.Parameter:
+        parameter.__class__ = Retired
+        parameter._replaced = where  # type: ignore[attr-defined]
 
 
 def rename(module: nn.Module, old: str, new: str, parameter: nn.Parameter) -> None:

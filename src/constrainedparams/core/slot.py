@@ -13,9 +13,9 @@ from . import optimizers, private, verified, writes
 from .function import call, describe, isolated, own_tensors, state_of
 from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
-from .tensors import Constrained, as_constrained, function_name, guard, raw_name
+from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name
 
-_KEPT = ("name", "function", "mode", "state_names", "shape")
+_KEPT = ("name", "function", "mode", "state_names", "shape", "tie")
 MODES = ("auto", "manual", "verified")
 
 
@@ -67,6 +67,7 @@ class Slot:
         self.function = function
         self.mode = mode
         self.state_names = state_names
+        self.tie: Any = None  # what keeps x one tensor when modules share this slot
         self._fresh()
 
     def _fresh(self) -> None:
@@ -95,7 +96,7 @@ class Slot:
         if private.transforming():
             return self.inline(module)
         self.settle(module)
-        x = getattr(module, raw_name(self.name))
+        x = getattr(module, raw_name(self.name_in(module)))
         record = self.record
         reason = self.counts.reason if record is None else self.changed(module, x, record)
         if record is not None and not reason:
@@ -106,15 +107,24 @@ class Slot:
     def inline(self, module: nn.Module) -> Tensor:
         """f on the x that is there, cache untouched: for tracers, compilers and transforms."""
         function = self.function_of(module)
-        x = getattr(module, raw_name(self.name))
+        x = getattr(module, raw_name(self.name_in(module)))
         low = compute_dtype(x.dtype) != x.dtype  # else f is called as it is, which compiles
         own = own_tensors(function)[0] if low else {}
-        return call(function, x, state_of(module, self.name, self.state_names), own)
+        return call(function, x, self.state_in(module), own)
+
+    def name_in(self, module: nn.Module) -> str:
+        """The name of y in ``module``: modules that share a slot may call it differently."""
+        slots = module.__dict__.get(SLOTS, {})
+        return next((name for name, slot in slots.items() if slot is self), self.name)
+
+    def state_in(self, module: nn.Module) -> dict[str, Tensor]:
+        """What the map remembers, from the buffers of ``module``."""
+        return state_of(module, self.name_in(module), self.state_names)
 
     def function_of(self, module: nn.Module) -> Any:
         """An nn.Module f is a submodule, so that replicas and copies use their own."""
         if isinstance(self.function, nn.Module):
-            return module._modules.get(function_name(self.name), self.function)
+            return module._modules.get(function_name(self.name_in(module)), self.function)
         return self.function
 
     def changed(self, module: nn.Module, x: Tensor, record: Record) -> str:
@@ -165,11 +175,11 @@ class Slot:
         record.x = Watch(x)
         wants_graph = self.wants_graph(module, x)
         with isolated(x.device), torch.set_grad_enabled(wants_graph):
-            state = state_of(module, self.name, self.state_names)
+            state = self.state_in(module)
             inputs, value, record.graph = self.trace(module, x, state)
             self.hand_out(record, module, inputs, value)
         function = self.function_of(module)
-        record.companions = Companions(module, self.name, self.state_names, function)
+        record.companions = Companions(module, self.name_in(module), self.state_names, function)
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
         return record
 
@@ -183,7 +193,7 @@ class Slot:
         record.node, record.home = y.grad_fn, weakref.ref(module)
         record.y_alias = private.detach(y)
         record.y_version = record.y_alias._version
-        record.y = as_constrained(y, record.home, self.name)
+        record.y = as_constrained(y, record.home, self.name_in(module))
 
     def restore(self, module: nn.Module, record: Record) -> None:
         """A refused write leaves the last value standing: the same evaluation, a new y."""
@@ -263,7 +273,7 @@ class Slot:
 
     def where(self, module: nn.Module) -> str:
         base = getattr(type(module), "_constrained_base", type(module))
-        return f"{base.__name__}.{self.name}"
+        return f"{base.__name__}.{self.name_in(module)}"
 
     def pending(self) -> bool:
         graph = self.record.graph if self.record is not None else None

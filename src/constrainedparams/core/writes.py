@@ -7,26 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConstraintError, ConstraintViolation, NoRightInverse, ShapeError
-from .function import preimage
+from .function import preimage, state_of
 from .key import versioned
-from .tensors import raw_name, state_name
+from .tensors import raw_name
 
 
 def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     """Carry a write into y to x, or say why not; the next read gives the last good value."""
-    where = slot.where(module)
+    where, name = slot.where(module), slot.name_in(module)
     for held, version in slot.former:
         y = held()
         if y is not None and y._version != version:
             slot.former = [pair for pair in slot.former if pair[0] is not held]
             raise ConstraintViolation(
                 f"{where}: somebody wrote into a tensor that was read from it before x changed. "
-                f"The write is ignored. Write to the present value: `module.{slot.name} = value`."
+                f"The write is ignored. Write to the present value: `module.{name} = value`."
             )
     record = slot.record
     if record is None or not record.written():
         return
-    x = getattr(module, raw_name(slot.name))
+    x = getattr(module, raw_name(name))
     in_graph = record.y.grad_fn is not record.node
     both = told or not versioned(x) or not record.x.same(x)
     value = record.y_alias.clone()
@@ -40,8 +40,8 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
         )
     if both:
         raise ConstraintViolation(
-            f"{where}: both the constrained tensor and `{raw_name(slot.name)}` were written since "
-            "it was last read, and nothing tells which came last. The value of x is kept. Write to "
+            f"{where}: both the constrained tensor and `{raw_name(name)}` were written since it "
+            "was last read, and nothing tells which came last. The value of x is kept. Write to "
             "one of them."
         )
     try:
@@ -75,7 +75,7 @@ def assign(slot: Any, module: nn.Module, value: Any) -> None:
             f"{where} = {type(value).__name__}: expected a tensor. Wrap it: `torch.as_tensor(...)`."
             " To remove the constraint use `remove_constrained_parameter`."
         )
-    x = module._parameters[raw_name(slot.name)]
+    x = module._parameters[raw_name(slot.name_in(module))]
     assert x is not None
     new_x, state = inverse(slot, module, value.detach().to(device=x.device, dtype=x.dtype))
     slot.drop("assignment")
@@ -91,7 +91,7 @@ def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[s
             f"tensor of shape {expected}."
         )
     new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
-    x = module._parameters[raw_name(slot.name)]
+    x = module._parameters[raw_name(slot.name_in(module))]
     if x is not None and new_x.shape != x.shape:
         raise ShapeError(
             f"{where}: right_inverse gave x of shape {tuple(new_x.shape)}; x has shape "
@@ -102,7 +102,8 @@ def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[s
 
 def write(module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]) -> None:
     """copy_, never set_: optimisers and reducers keep hold of the tensors."""
+    held = state_of(module, slot.name_in(module), tuple(state))
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first sets grad mode
         x.copy_(new_x)
         for key, tensor in state.items():
-            module._buffers[state_name(slot.name, key)].copy_(tensor)  # type: ignore[union-attr]
+            held[key].copy_(tensor)

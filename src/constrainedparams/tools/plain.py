@@ -26,10 +26,9 @@ def plain_state_dict(model: nn.Module) -> "OrderedDict[str, Tensor]":
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from constrainedparams import Orthogonal, plain_state_dict, register_constrained_parameter
-        >>> layer = register_constrained_parameter(nn.Linear(3, 3), "weight", Orthogonal())
-        >>> nn.Linear(3, 3).load_state_dict(plain_state_dict(layer), strict=True)
-        <All keys matched successfully>
+        >>> from constrainedparams import Parametrized, Positive, plain_state_dict
+        >>> list(plain_state_dict(nn.Sequential(Parametrized(torch.ones(2), Positive()))))
+        ['0.y']
     """
     found = model.state_dict()
     renamed: dict[str, tuple[str, Tensor]] = {}

@@ -53,7 +53,8 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
         value = getattr(module, name).detach().clone()
     x = module._parameters[raw_name(name)]
     assert x is not None
-    plain = _plain_parameter(x, value if keep == "constrained" else x.detach())
+    kept = value if keep == "constrained" else x.detach()
+    plain = _plain_parameter(x, kept, shared=slot.tie is not None)
     slot.drop("removed")
     for key in slot.state_names:
         del module._buffers[state_name(name, key)]
@@ -67,9 +68,12 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
     return module
 
 
-def _plain_parameter(x: nn.Parameter, value: Tensor) -> nn.Parameter:
-    """x itself with ``value`` when the shapes agree, so that an optimiser keeps working."""
-    if x.shape != value.shape:
+def _plain_parameter(x: nn.Parameter, value: Tensor, shared: bool) -> nn.Parameter:
+    """x itself with ``value`` when the shapes agree, so that an optimiser keeps working.
+
+    A shared x stays with the other modules.
+    """
+    if x.shape != value.shape or shared:
         return nn.Parameter(value.clone(), requires_grad=x.requires_grad)
     with torch.no_grad():
         x.copy_(value)
