@@ -1,0 +1,1 @@
+"""What a newcomer does in the first ten minutes, mistakes included."""

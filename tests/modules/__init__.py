@@ -1,0 +1,1 @@
+"""Constrained weights in the modules people have: training, copies, containers."""
