@@ -1,0 +1,96 @@
+"""The plain model with the constrained values in it."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..attach.registration import refuse_wrapped, retire
+from ..core.slot import Slot
+from ..core.tensors import raw_name
+from ..errors import PendingGradients, RegistrationError
+from ..sets.contract import Constraint
+from .peek import constrained, peek
+from .queries import slot_of
+from .removal import remove_constrained_parameter
+from .temporary import temporarily
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def bake(model: Module, inplace: bool = False) -> Module:
+    """``model`` with plain parameters that hold the constrained values, and its original classes.
+
+    Its state dict is that of the unconstrained model. Tied parameters stay tied, frozen ones
+    frozen, and its outputs are those of ``model``.
+
+    Args:
+        model: any module; the tree below it is searched.
+        inplace: change ``model`` itself, one parameter at a time, in place of a copy. An optimiser
+            keeps its parameters (its momentum was that of x), but for those where x is tied or has
+            another shape than y. Where f raises half way, what came before it is baked.
+
+    Returns:
+        The copy, or ``model``. The model that was copied stays constrained.
+
+    Raises:
+        RegistrationError: ``model`` is no module, or inside DDP, FSDP or ``torch.compile``.
+        PendingGradients: ``deferred_pullback`` holds sums for one of the parameters.
+        ConstraintViolation: somebody wrote a value into y that is not on the set.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from constrainedparams import Orthogonal, bake, register_constrained_parameter
+        >>> layer = register_constrained_parameter(nn.Linear(3, 3), "weight", Orthogonal())
+        >>> plain = bake(layer)
+        >>> type(plain).__name__, list(plain.state_dict()), torch.equal(plain.weight, layer.weight)
+        ('Linear', ['weight', 'bias'], True)
+        >>> nn.Linear(3, 3).load_state_dict(plain.state_dict())
+        <All keys matched successfully>
+    """
+    if not isinstance(model, nn.Module):
+        raise RegistrationError(
+            f"bake got {type(model).__name__}; expected an nn.Module. The value of one parameter "
+            "is `module.weight.detach().clone()`."
+        )
+    places = list(constrained(model))
+    for qualified, module, _, slot in places:
+        if slot.pending():
+            raise PendingGradients(
+                f"`{qualified}` has gradients collected by deferred_pullback pending. Run the last "
+                "backward outside the block, or call `discard()`, before baking."
+            )
+        if inplace:
+            refuse_wrapped(module)
+        slot.settle(module)
+    result = model if inplace else copy.deepcopy(model)
+    tied: dict[Slot, list[tuple[nn.Module, str]]] = {}
+    for place, (_, part, own, _) in zip(places, list(constrained(result)), strict=True):
+        _, module, name, slot = place
+        same = tied.setdefault(slot, [])
+        value = getattr(*same[0]).detach() if same else _value(module, name, slot)
+        _make_plain(part, own, value)
+        same.append((part, own))
+        for other, its in same:
+            other._parameters[its] = part._parameters[own]
+    return result
+
+
+def _make_plain(module: nn.Module, name: str, value: Tensor) -> None:
+    """A parameter that holds ``value``, without f running again."""
+    x, shared = module._parameters[raw_name(name)], slot_of(module, name).tie is not None
+    where = slot_of(module, name).where(module)
+    with temporarily(module, name, value):
+        remove_constrained_parameter(module, name)
+    if x is not None and x is not module._parameters[name] and not shared:
+        retire(x, where)
+
+
+def _value(module: nn.Module, name: str, slot: Slot) -> Tensor:
+    """y, where ``module`` and its copy would differ as ``module`` has it: f may be random."""
+    if isinstance(slot.function, Constraint):
+        return peek(module, name)
+    with torch.no_grad():
+        return getattr(module, name).detach()
