@@ -130,3 +130,19 @@ def test_told_runs_f_once_per_telling():
         for _ in range(3):
             _ = layer.weight
         assert counting.evaluations == k
+
+
+class Marked(nn.Parameter):
+    """A parameter class of somebody else's: its ``.data`` is torch's own."""
+
+
+def test_a_subclass_of_parameter_is_verified():
+    layer = nn.Linear(4, 4, bias=False)
+    layer.weight = Marked(torch.rand(4, 4))
+    cp.register_constrained_parameter(layer, "weight", skew_exp)
+    y = warm(layer)
+    cp.register_constrained_parameter(layer, "weight", skew_exp)  # again: nothing changes
+    assert layer.weight is y
+    assert type(layer._weight_unconstrained) is Marked
+    layer._weight_unconstrained.data.add_(0.25)
+    assert_fresh(layer, skew_exp)

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from ..core import optimizers, private, verified
 from ..core.function import describe, finite_or_raise, has_right_inverse, preimage
 from ..core.slot import MODES, Slot
-from ..core.tensors import SLOTS, Retired, function_name, guard, raw_name, state_name
+from ..core.tensors import SLOTS, Retired, function_name, guard, guardable, raw_name, state_name
 from ..errors import RegistrationError
 from ..sets.contract import Constraint
 from .classes import set_class, slots_of
@@ -37,7 +37,8 @@ def register_constrained_parameter(
             one tensor of the same dtype and device. With a right inverse (every set; any function
             with a method ``right_inverse``) the present value is kept; otherwise it becomes x.
         update: ``"auto"`` notices changes of x, ``"manual"`` waits for ``y.updated()``,
-            ``"verified"`` also compares values.
+            ``"verified"`` also compares values; ``"auto"`` becomes this for a subclass of
+            ``nn.Parameter``, whose ``.data`` cannot be watched.
         project: move a value that is off the set onto it; ``False`` refuses it.
 
     Returns:
@@ -62,13 +63,13 @@ def register_constrained_parameter(
     _check_arguments(module, function, update)
     present = slots_of(module).get(name)
     if present is not None:
-        _same_or_refuse(module, present, function, update)
+        x = module._parameters[raw_name(name)]
+        _same_or_refuse(module, present, function, _possible(update, x))
         return module
     parameter = parameter_of(module, name)
     refuse_wrapped(module)
     _refuse_convolution(module, name, parameter, function)
-    update = "verified" if update == "auto" and private.degraded() else update
-    slot = Slot(name, function, update)
+    slot = Slot(name, function, _possible(update, parameter))
     x, state = _start(module, slot, parameter, project)
     _commit(module, slot, parameter, x, state)
     return module
@@ -106,6 +107,12 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
+
+
+def _possible(update: str, x: Any) -> str:
+    """Where not every write to x can be seen, its values are compared."""
+    unseen = private.degraded() or not guardable(x)
+    return "verified" if update == "auto" and unseen else update
 
 
 def _same_or_refuse(module: nn.Module, slot: Slot, function: Any, update: str) -> None:

@@ -168,6 +168,11 @@ def guard(x: Tensor) -> None:
         x.__class__ = Unconstrained
 
 
+def guardable(x: nn.Parameter) -> bool:
+    """Whether writes to ``x.data`` will be seen."""
+    return type(x) in (nn.Parameter, Unconstrained)
+
+
 def unguard(x: nn.Parameter) -> None:
     """Make ``x`` a plain ``nn.Parameter`` again."""
     if type(x) is Unconstrained:
