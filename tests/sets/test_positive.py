@@ -36,6 +36,24 @@ def test_it_is_never_zero(dtype):
         assert bool(torch.isfinite(Positive().right_inverse(y)).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_a_sample_that_is_zero_is_rounded_up(dtype, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, 1e-9))
+    assert bool((Positive().sample((3,), dtype=dtype) > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x"), [(torch.float16, -17.4), (torch.bfloat16, -88.0), (torch.float32, -88.0)]
+)
+def test_the_gradient_passes_where_the_value_is_rounded_up(dtype, x):
+    leaf = torch.tensor([x], dtype=dtype, requires_grad=True)
+    y = Positive()(leaf)
+    weight = 1e4 if dtype == torch.float16 else 1e10
+    y.backward(torch.tensor([weight], dtype=dtype))
+    assert y.item() <= 2.0**-24
+    assert leaf.grad.item() == pytest.approx(weight * math.exp(leaf.item()), rel=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_right_inverse_is_that_of_mpmath(dtype):
     y = torch.tensor([1e-30, 1e-8, 1e-3, math.log(2.0), 0.7, 1.0, 20.0, 1e5, 1e30], dtype=dtype)

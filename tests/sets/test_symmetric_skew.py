@@ -29,11 +29,11 @@ def test_the_map_entry_by_entry(constraint, sign, dtype):
 
 @SETS
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e38])
 def test_the_symmetry_is_exact_in_every_dtype(constraint, sign, dtype, size):
     if dtype == torch.float16:
-        size = min(max(size, 1e-4), 1e4)
-    x = (size * torch.randn(5, 5)).to(dtype)
+        size = min(max(size, 1e-4), 2e4)
+    x = (size * torch.empty(5, 5).uniform_(2.5, 3)).to(dtype)
     compiled = torch.compile(constraint.forward, backend="aot_eager")
     for y in (constraint(x), compiled(x)):
         assert torch.equal(y, sign * y.mT)
