@@ -4,7 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["above_zero", "inverse_softplus", "precise", "softplus", "with_value"]
+__all__ = [
+    "above_zero",
+    "determinant_sign",
+    "inverse_softplus",
+    "oriented",
+    "precise",
+    "softplus",
+    "with_value",
+]
 
 # log(1 + exp(x)) - x < exp(-40) = 4e-18 is below the rounding of x in float64; torch's default
 # threshold of 20 leaves 2e-9, which a round trip in float64 sees.
@@ -46,3 +54,14 @@ def above_zero(y: Tensor) -> Tensor:
     info = torch.finfo(y.dtype)
     least = info.tiny * info.eps if y.dtype == torch.float16 else info.tiny
     return with_value(y, y.clamp_min(least))
+
+
+def determinant_sign(y: Tensor) -> Tensor:
+    """Sign of det y (real y); by the LU factorisation, as det y itself under- and overflows."""
+    return torch.linalg.slogdet(precise(y))[0]
+
+
+def oriented(y: Tensor) -> Tensor:
+    """``y`` (real), its first column turned round where the determinant is negative."""
+    sign = determinant_sign(y).to(y.dtype)[..., None, None]
+    return torch.cat((sign * y[..., :1], y[..., 1:]), dim=-1)

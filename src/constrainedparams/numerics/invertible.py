@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from .definite import factor, factor_inverse
-from .elementary import precise
+from .elementary import determinant_sign, precise
 
 __all__ = [
     "away_from_singular",
     "clip_singular_values",
-    "determinant_sign",
     "separation",
     "upper",
     "upper_inverse",
@@ -42,11 +41,6 @@ def _unit_columns(y: Tensor) -> tuple[Tensor, Tensor]:
     scaled = y / peak
     norm = torch.linalg.vector_norm(scaled, dim=-2, keepdim=True).clamp_min(tiny)
     return scaled / norm, peak * norm
-
-
-def determinant_sign(y: Tensor) -> Tensor:
-    """Sign of det y (real y); by the LU factorisation, as det y itself under- and overflows."""
-    return torch.linalg.slogdet(precise(y))[0]
 
 
 def separation(y: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..numerics import orthogonal as maps
 from .contract import Shape
 from .orthonormal import Orthonormal
 
@@ -61,16 +60,6 @@ class Grassmann(Orthonormal):
     def _tangent(self, x: Tensor) -> Tensor:
         k = x.shape[-1]
         return torch.cat((torch.zeros_like(x[..., :k, :]), x[..., k:, :]), dim=-2)
-
-    def _residual(self, y: Tensor) -> Tensor:
-        return maps.defect(y).to(y.real.dtype)
-
-    def _project(self, y: Tensor) -> Tensor:
-        return maps.polar(y)
-
-    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        draw = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
-        return maps.haar(draw)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n, k = shape

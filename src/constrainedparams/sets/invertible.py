@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
-from ..numerics.elementary import precise, with_value
+from ..numerics.elementary import determinant_sign, oriented, precise, with_value
 from .contract import MatrixConstraint, Shape
 
 __all__ = ["Invertible"]
@@ -101,7 +101,7 @@ class Invertible(MatrixConstraint):
         return x.triu(1) + real, {"base": self._factors(x, state.get("base"))[0]}
 
     def _residual(self, y: Tensor) -> Tensor:
-        gap = i.separation(y) * (1.0 if self.sign is None else i.determinant_sign(y))
+        gap = i.separation(y) * (1.0 if self.sign is None else determinant_sign(y))
         return (2 * self._tolerance(tuple(y.shape), y.dtype) - gap).clamp_min(0)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
@@ -114,10 +114,7 @@ class Invertible(MatrixConstraint):
     def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
         y = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
         y = y / max(shape[-1], 1) ** 0.5
-        if self.sign is not None:
-            sign = i.determinant_sign(y).to(y.dtype)[..., None, None]
-            y = torch.cat((sign * y[..., :1], y[..., 1:]), dim=-1)
-        return self._project(y)
+        return self._project(y if self.sign is None else oriented(y))
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n = shape[-1]

@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from ..numerics import orthogonal as maps
 from .contract import Shape
 from .orthonormal import Orthonormal
 
@@ -56,19 +52,6 @@ class Orthogonal(Orthonormal):
         return self._reached(
             "the component of the start (real square), the whole set (complex, or n != k)"
         )
-
-    def _residual(self, y: Tensor) -> Tensor:
-        return maps.defect(y if y.shape[-2] >= y.shape[-1] else y.mH).to(y.real.dtype)
-
-    def _project(self, y: Tensor) -> Tensor:
-        return maps.polar(y) if y.shape[-2] >= y.shape[-1] else maps.polar(y.mH).mH
-
-    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        *batch, n, k = shape
-        tall = (*batch, max(n, k), min(n, k))
-        draw = torch.randn(tall, dtype=like.dtype, device=like.device, generator=generator)
-        y = maps.haar(draw)
-        return y if n >= k else y.mH
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n, k = max(shape), min(shape)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import orthogonal as maps
+from ..numerics.elementary import determinant_sign, oriented
 from .contract import MatrixConstraint, Shape
 
 __all__ = ["Orthonormal"]
@@ -19,13 +20,14 @@ _MAPS = {"exp": maps.exponential, "cayley": maps.cayley}
 class Orthonormal(MatrixConstraint):
     """y = Q phi(A) I_{n x k} D with A = [[S, -R^H], [R, 0]]; the formula is in :class:`Orthogonal`.
 
-    A set of this family implements what tells it from the others: its shapes, its residual, its
-    nearest point. Wide y are the conjugate transposes of tall ones.
+    A set of this family implements what tells it from the others: its shapes, its dimension, and
+    whether determinants are 1. Wide y are the conjugate transposes of tall ones.
     """
 
     map: Literal["exp", "cayley"] = "exp"
 
     state_names: ClassVar[tuple[str, ...]] = ("base",)
+    special: ClassVar[bool] = False
     smooth = property(lambda self: True)
     decay_target = property(lambda self: "base, the value at the last right_inverse or retract")
 
@@ -51,6 +53,24 @@ class Orthonormal(MatrixConstraint):
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))
+
+    def _residual(self, y: Tensor) -> Tensor:
+        y = y if y.shape[-2] >= y.shape[-1] else y.mH
+        off = maps.defect(y)
+        if self.special:  # from a reflection to the nearest rotation it is 2
+            off = off + 2.0 * (determinant_sign(y) < 0)
+        return off.to(y.real.dtype)
+
+    def _project(self, y: Tensor) -> Tensor:
+        nearest = maps.rotation if self.special else maps.polar
+        return nearest(y) if y.shape[-2] >= y.shape[-1] else nearest(y.mH).mH
+
+    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        *batch, n, k = shape
+        tall = (*batch, max(n, k), min(n, k))
+        draw = torch.randn(tall, dtype=like.dtype, device=like.device, generator=generator)
+        y = oriented(maps.haar(draw)) if self.special else maps.haar(draw)
+        return y if n >= k else y.mH
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
         # Entries of size n^-1/2 rounded to eps move y^H y by about eps k^1/2; maps and sums of n

@@ -3,11 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from ..numerics import orthogonal as maps
-from ..numerics.elementary import precise
 from .contract import Shape
 from .orthonormal import Orthonormal
 
@@ -46,6 +41,7 @@ class SpecialOrthogonal(Orthonormal):
         tensor(2.)
     """
 
+    special: ClassVar[bool] = True
     dtype_remedy: ClassVar[str] = "For unitary matrices use Orthogonal()."
     one_to_one = property(lambda self: self.map == "cayley")
 
@@ -57,20 +53,6 @@ class SpecialOrthogonal(Orthonormal):
         if shape[-2] == shape[-1]:
             return None
         return "a rotation is square. For orthonormal columns or rows use Orthogonal()."
-
-    def _residual(self, y: Tensor) -> Tensor:
-        # By the LU factorisation: the determinant itself may underflow or overflow.
-        reflected = torch.linalg.slogdet(precise(y))[0] < 0
-        return (maps.defect(y) + 2.0 * reflected).to(y.dtype)
-
-    def _project(self, y: Tensor) -> Tensor:
-        return maps.rotation(y)
-
-    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        draw = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
-        y = maps.haar(draw)
-        sign = torch.linalg.slogdet(y)[0][..., None, None]
-        return torch.cat((sign * y[..., :1], y[..., 1:]), dim=-1)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n = shape[-1]

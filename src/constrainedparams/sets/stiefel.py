@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from ..numerics import orthogonal as maps
 from .contract import Shape
 from .orthonormal import Orthonormal
 
@@ -60,16 +56,6 @@ class Stiefel(Orthonormal):
             "expected at least as many rows as columns. For orthonormal rows use Orthogonal(), or "
             'read the transpose: view="k n -> n k".'
         )
-
-    def _residual(self, y: Tensor) -> Tensor:
-        return maps.defect(y).to(y.real.dtype)
-
-    def _project(self, y: Tensor) -> Tensor:
-        return maps.polar(y)
-
-    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        draw = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
-        return maps.haar(draw)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n, k = shape
