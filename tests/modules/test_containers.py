@@ -150,3 +150,11 @@ def test_removal(make, key):
 def test_the_index_instead_of_the_name():
     with pytest.raises(cp.RegistrationError, match="'0'"):
         cp.register_constrained_parameter(three(), 0, bounded)
+
+
+def test_modules_in_containers():
+    layer = cp.register_constrained_parameter(nn.Linear(4, 4), "weight", bounded)
+    model = nn.ModuleDict({"a": layer, "b": nn.ModuleList([copy.deepcopy(layer)])})
+    names = ["a._weight_unconstrained", "a.bias", "b.0._weight_unconstrained", "b.0.bias"]
+    assert list(model.state_dict()) == [n for n, _ in model.named_parameters()] == names
+    assert list(cp.statistics(model)) == ["a.weight", "b.0.weight"]

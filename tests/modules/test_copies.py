@@ -183,6 +183,34 @@ def test_verified_stays_verified(copied):
 
 
 @each_copy
+def test_a_copy_is_watched(copied):
+    """What the original notices its copy notices too: ``.data``, and steps that move no version."""
+    layer = constrain(nn.Linear(4, 4), {"weight": orthogonal})
+    _ = layer.weight
+    twin = copied(layer)
+    _ = twin.weight
+    twin._weight_unconstrained.data.mul_(0.5)
+    equal(twin.weight, orthogonal(twin._weight_unconstrained))
+    loss_of(twin(torch.randn(3, 4))).backward()
+    torch.optim.SGD(twin.parameters(), lr=0.1, fused=True).step()
+    equal(twin.weight, orthogonal(twin._weight_unconstrained))
+    equal(layer.weight, orthogonal(layer._weight_unconstrained))
+    assert not torch.equal(twin.weight, layer.weight)
+
+
+@each_copy
+def test_map_state_is_copied_too(copied):
+    layer = constrain(nn.Linear(4, 4), {"weight": cp.Orthogonal()})
+    twin = copied(layer)
+    assert twin._weight_base is not layer._weight_base
+    other = constrain(nn.Linear(4, 4), {"weight": cp.Orthogonal()})
+    other.load_state_dict(twin.state_dict())
+    equal(other.weight, layer.weight)
+    twin.weight = torch.eye(4)
+    equal(other.weight, layer.weight)
+
+
+@each_copy
 def test_a_function_with_parameters_is_copied_too(copied):
     layer = constrain(nn.Linear(4, 4), {"weight": Scaled()})
     twin = copied(layer)
@@ -451,7 +479,7 @@ def test_spawned_processes(tmp_path):
     """A worker trains what it was given; the model of the parent stays as it was."""
     program = Path(__file__).with_name("worker.py")
     done = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, text=True, timeout=90, check=False,
+        [sys.executable, str(program), str(tmp_path / "model.pt")], capture_output=True, text=True, timeout=90, check=False,
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

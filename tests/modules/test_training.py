@@ -11,6 +11,7 @@ from .naive import (
     ROWS,
     Naive,
     accumulate,
+    bounded,
     constrain,
     equal,
     loss_of,
@@ -153,6 +154,18 @@ class Own(nn.Module):
         return self.later(h)
 
 
+class Derived(Own):
+    """Registers one more, after its base has."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Parameter(torch.rand(4))
+        cp.register_constrained_parameter(self, "more", bounded)
+
+    def forward(self, h):
+        return super().forward(h) + self.more
+
+
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()
@@ -177,6 +190,16 @@ def test_a_module_that_registers_in_its_init(optimizer):
     equal(got, train(naive, call, optimizer(naive.parameters())))
     naive.assert_same(model)
     assert type(model) is type(Own()) and isinstance(model, Own)
+
+
+def test_a_class_that_registers_after_its_base():
+    model = Derived()
+    assert isinstance(model, Own) and type(model) is type(Derived()) is not type(Own())
+    train(model, lambda m: m(torch.randn(3, 4)), OPTIMIZERS["adam"](model.parameters()))
+    for name, f in {"q": orthogonal, "scale": torch.tanh, "more": bounded}.items():
+        equal(y_of(model, name), f(x_of(model, name)))
+        cp.remove_constrained_parameter(model, name)
+    assert type(model) is Derived
 
 
 def test_one_layer_in_two_places():

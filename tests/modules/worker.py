@@ -1,6 +1,8 @@
-"""Run by a test: a spawned process trains a constrained model and sends it back.
+"""Run by a test: a spawned process trains a constrained model, sent and saved, and sends it back.
 
-python worker.py"""
+python worker.py FILE"""
+
+import sys
 
 import torch
 from torch import multiprocessing, nn
@@ -22,10 +24,23 @@ def loss_of(model):
     return out + model["encoder"](model["linear"](torch.ones(2, 3, 4))).square().sum()
 
 
-def work(model, state, results):
-    """``model`` was sent cold or warm; ``state`` is what its parent says is in it."""
+def check(model, state):
+    """It is the model of the parent, and notices what is written to it here."""
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name]), name
+    lstm = model["lstm"]
+    x, y = lstm._weight_hh_l0_reverse_unconstrained, lstm.weight_hh_l0_reverse
+    x.data.mul_(2.0)
+    assert torch.equal(lstm.weight_hh_l0_reverse, torch.tanh(x)) and not torch.equal(
+        y, torch.tanh(x)
+    )
+    x.data.mul_(0.5)
+
+
+def work(model, path, state, results):
+    """``model`` was sent warm, and saved under ``path``; ``state`` is what is in it."""
+    check(model, state)
+    check(torch.load(path, weights_only=False), state)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
@@ -38,16 +53,17 @@ def work(model, state, results):
     results.put({name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
-def main():
+def main(path):
     torch.manual_seed(0)
     model = make()
     loss_of(model).backward()  # the flat list of the LSTM holds the graph of this step
     model.zero_grad()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save(model, path)
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     # a copy: torch moves what it sends into shared memory
-    process = context.Process(target=work, args=(make_copy(model), state, results))
+    process = context.Process(target=work, args=(make_copy(model), path, state, results))
     process.start()
     trained = results.get(timeout=60)
     process.join(60)
@@ -68,4 +84,4 @@ def make_copy(model):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
