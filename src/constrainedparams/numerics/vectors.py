@@ -8,13 +8,15 @@ from .elementary import precise
 __all__ = ["length", "nearest_in_simplex", "relative_distance", "softmax", "unit"]
 
 
-def _scale(x: Tensor) -> Tensor:
-    """The largest modulus in each vector, a constant: x divided by it neither over- nor underflows.
+def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x divided by its largest modulus, and that modulus: no square over- or underflows.
 
-    0 where all entries are 0 or below the smallest normal number, whose inverse overflows.
+    The modulus is a constant. It is 0 where all entries are below the smallest normal number,
+    whose inverse would overflow; x is not divided there.
     """
-    size = x.detach().abs().amax(-1, keepdim=True)
-    return torch.where(size < torch.finfo(x.dtype).tiny, torch.zeros_like(size), size)
+    size = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    size = torch.where(size < torch.finfo(x.dtype).tiny, torch.zeros_like(size), size)
+    return x / torch.where(size == 0, torch.ones_like(size), size), size
 
 
 def _norm(z: Tensor) -> Tensor:
@@ -26,10 +28,10 @@ def _norm(z: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """x/|x|, and n^-1/2 (1, ..., 1) where x = 0, with the derivative of (1 + x)/|1 + x| there.
 
-    The scale may be a constant although it depends on x: the value does not depend on it.
+    The scale may be a constant although it depends on x: y does not depend on it.
     """
-    size = _scale(x)
-    z = torch.where(size == 0, 1 + x, x / torch.where(size == 0, torch.ones_like(size), size))
+    z, size = _scaled(x)
+    z = z + (size == 0)
     return z / _norm(z)
 
 
@@ -37,8 +39,7 @@ def length(x: Tensor) -> Tensor:
     """|x|, one number for each vector."""
     if x.shape[-1] == 0:
         return x.real.sum(-1)
-    size = _scale(x)
-    z = x / torch.where(size == 0, torch.ones_like(size), size)
+    z, size = _scaled(x)
     return (size * _norm(z)).squeeze(-1)
 
 
