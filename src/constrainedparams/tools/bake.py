@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..attach.registration import refuse_wrapped, retire
 from ..core.slot import Slot
-from ..core.tensors import raw_name
+from ..core.tensors import raw_name, unguard
 from ..errors import PendingGradients, RegistrationError
 from ..sets.contract import Constraint
 from .peek import constrained, peek
@@ -70,8 +70,8 @@ def bake(model: Module, inplace: bool = False) -> Module:
     for place, (_, part, own, _) in zip(places, list(constrained(result)), strict=True):
         _, module, name, slot = place
         same = tied.setdefault(slot, [])
-        value = getattr(*same[0]).detach() if same else _value(module, name, slot)
-        _make_plain(part, own, value)
+        # The value has no name here: it must be gone when the next one is computed.
+        _make_plain(part, own, getattr(*same[0]) if same else _value(module, name, slot))
         same.append((part, own))
         for other, its in same:
             other._parameters[its] = part._parameters[own]
@@ -85,6 +85,7 @@ def _make_plain(module: nn.Module, name: str, value: Tensor) -> None:
     with temporarily(module, name, value):
         remove_constrained_parameter(module, name)
     if x is not None and x is not module._parameters[name] and not shared:
+        unguard(x)
         retire(x, where)
 
 

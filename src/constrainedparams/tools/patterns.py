@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..attach import registration
 from ..attach.classes import generated_class, slots_of
 from ..attach.registration import logger, nearest
-from ..core import private
 from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name
@@ -229,13 +228,13 @@ def _try(place: _Place, function: Any, update: str, project: bool) -> _Prepared 
     registration._check_arguments(module, function, update)
     present = slots_of(module).get(name)
     if present is not None:
-        registration._same_or_refuse(module, present, function, update)
+        mode = registration._possible(update, place.parameter)
+        registration._same_or_refuse(module, present, function, mode)
         return None
     parameter = registration.parameter_of(module, name)
     registration.refuse_wrapped(module)
     registration._refuse_convolution(module, name, parameter, function)
-    mode = "verified" if update == "auto" and private.degraded() else update
-    slot = Slot(name, function, mode)
+    slot = Slot(name, function, registration._possible(update, parameter))
     return _Prepared(place, slot, *registration._start(module, slot, parameter, project))
 
 
