@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test lint format mutants clean
+.PHONY: demo test lint format mutants bench-engine clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -34,9 +34,14 @@ mutants: $(VENV)/.dev
 	$(PY) tests/mutants/run.py
 	$(PY) tests/mutants/layers.py
 
+# What the engine costs beside its limit: about a quarter of an hour on an idle machine.
+# ARGS=--quick takes seconds, ARGS=--publish puts the run into docs/benchmarks.md.
+bench-engine: $(VENV)/.bench
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.engine $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests examples -name __pycache__ -prune -exec rm -rf {} +
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.runtime: constraints.txt
 	@test -n "$(PYTHON)" || { echo "Set PYTHON to a Python of 3.11 or newer: make PYTHON=..." >&2; exit 1; }
@@ -50,7 +55,7 @@ build/wheel/.built: $(SOURCES) $(VENV)/.runtime
 	@touch $@
 
 # The wheel with its extra of that name: .demo what the demo needs, .dev everything.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: build/wheel/.built
+$(VENV)/.demo $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: build/wheel/.built
 	$(PIP) install --force-reinstall --no-deps build/wheel/*.whl
 	$(PIP) install --constraint constraints.txt "$$(echo build/wheel/*.whl)[$*]"
 	@touch $@
