@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from constrainedparams import Orthogonal
+from constrainedparams import Grassmann, Orthogonal
 from constrainedparams.numerics import orthogonal as maps
 
 
@@ -89,10 +89,11 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["tall", "wide"])
 @pytest.mark.parametrize("name", ["exp", "cayley"])
-def test_a_tall_map_never_builds_an_n_by_n_array(name, transposed):
+@pytest.mark.parametrize("cls", [Orthogonal, Grassmann])
+def test_a_tall_map_never_builds_an_n_by_n_array(cls, name, transposed):
     n, k = 160, 4
     shape = (k, n) if transposed else (n, k)
-    constraint = Orthogonal(name)
+    constraint = cls(name, view="k n -> n k" if transposed and cls is Grassmann else None)
     start = constraint.sample(shape)
     with Watch(n) as watch:
         assert bool(constraint.contains(start).all())

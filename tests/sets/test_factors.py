@@ -286,6 +286,9 @@ def test_samples_are_gaussian_in_the_components_asked_for():
     for y in (either, above):
         assert float(y.mean()) == pytest.approx(0, abs=0.01)
         assert float(y.square().mean()) == pytest.approx(1 / 3, abs=0.01)
+        # not those of another component, pushed over the boundary
+        values = torch.linalg.svdvals(y)
+        assert float((values[:, -1] < 0.01 * values[:, 0]).float().mean()) < 0.1
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.complex64], ids=str)
