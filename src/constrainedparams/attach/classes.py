@@ -11,6 +11,7 @@ from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import RegistrationError
+from . import tracing
 from .checkpoints import keep_wide, polish, sign, translate
 from .tie import together
 
@@ -34,7 +35,7 @@ class Value:
             return self
         slot = module.__dict__[SLOTS][self.name]
         if torch.compiler.is_dynamo_compiling():
-            return slot.override[-1] if slot.override else slot.inline(module)
+            return slot.override[-1] if slot.override else tracing.read(slot, module)
         record = slot.record
         if record is not None and record.graph is not None and not slot.former:
             key = record.x
@@ -59,6 +60,8 @@ class Value:
                 slot.counts.hits += 1
                 return record.y
         try:
+            if torch.compiler.is_compiling() and not slot.override:
+                return tracing.read(slot, module)
             return slot.read(module)
         except AttributeError as error:
             slot.failure = error  # Python now asks __getattr__, which raises it again
@@ -129,6 +132,10 @@ class Generated:
         if isinstance(state, dict):
             state = {key: _plain(value) for key, value in state.items()}
         return (_rebuild, (self._constrained_base, self._constrained_names), state, *reduced[3:])
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        tracing.number(self)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         slots = self.__dict__.get(SLOTS, {})
@@ -202,3 +209,4 @@ def set_class(module: nn.Module) -> None:
     base = getattr(type(module), "_constrained_base", type(module))
     names = tuple(sorted(slots_of(module)))
     module.__class__ = generated_class(base, names) if names else base
+    tracing.number(module)

@@ -17,7 +17,7 @@ from ..core.function import describe, finite_or_raise, has_right_inverse, preima
 from ..core.slot import MODES, Slot
 from ..core.tensors import SLOTS, Retired, function_name, guard, guardable, raw_name, state_name
 from ..errors import RegistrationError
-from ..sets.contract import Constraint
+from ..sets.contract import Constraint, MatrixConstraint, VectorConstraint
 from .classes import set_class, slots_of
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
@@ -63,8 +63,8 @@ def register_constrained_parameter(
     _check_arguments(module, function, update)
     present = slots_of(module).get(name)
     if present is not None:
-        x = module._parameters[raw_name(name)]
-        _same_or_refuse(module, present, function, _possible(update, x))
+        mode = _possible(update, module._parameters[raw_name(name)])
+        _same_or_refuse(module, present, function, mode)
         return module
     parameter = parameter_of(module, name)
     refuse_wrapped(module)
@@ -109,9 +109,9 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
 
 
-def _possible(update: str, x: Any) -> str:
+def _possible(update: str, x: nn.Parameter | None) -> str:
     """Where not every write to x can be seen, its values are compared."""
-    unseen = private.degraded() or not guardable(x)
+    unseen = private.degraded() or not (x is None or guardable(x))
     return "verified" if update == "auto" and unseen else update
 
 
@@ -177,15 +177,20 @@ def _why_missing(module: nn.Module, name: str) -> str:
 
 
 def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function: Any) -> None:
-    """Four axes are no batch of matrices unless the user says so."""
-    matrix_set = isinstance(function, Constraint) and function.event_dim == 2
-    unread = matrix_set and getattr(function, "view", None) is None
-    if unread and isinstance(module, private.convolution) and name == "weight":
-        axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
+    """Four axes are no batch of matrices or vectors unless the user says so."""
+    if not (isinstance(module, private.convolution) and name == "weight"):
+        return
+    axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
+    has = f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a set of"
+    if isinstance(function, MatrixConstraint) and function.view is None:
         raise RegistrationError(
-            f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a "
-            f'set of matrices. Say how to read it: view="{axes} -> o ({axes[2:]})", or '
+            f'{has} matrices. Say how to read it: view="{axes} -> o ({axes[2:]})", or '
             'view="batch" for a batch of small matrices.'
+        )
+    if isinstance(function, VectorConstraint) and function.dim == -1:
+        raise RegistrationError(
+            f"{has} vectors. Say which axes: dim={tuple(range(1, parameter.ndim))} for one vector "
+            f"for each filter, or dim={parameter.ndim - 1} for the last axis."
         )
 
 

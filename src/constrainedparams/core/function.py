@@ -34,10 +34,10 @@ def call(
     function: Any, x: Tensor, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> Tensor:
     """f(x) with f's parameters replaced by ``own``, in at least float32, rounded to x's dtype."""
-    raw = raised(x)
     if isinstance(function, Constraint):
-        y = function.forward(raw, **state)
-    elif own:
+        return function.forward(x, **state)  # it rounds by itself: an open bound stays open
+    raw = raised(x)
+    if own:
         low = raw.dtype != x.dtype
         mine = {k: raised(v) if low else v for k, v in own.items()}
         y = torch.func.functional_call(function, mine, (raw,))

@@ -36,6 +36,7 @@ _functorch_level = _probe(torch, "_C._functorch.peek_interpreter_stack", lambda:
 _top_hooks = _probe(torch, "_C._autograd._top_saved_tensors_default_hooks", None)
 _pop_hooks = _probe(torch, "_C._autograd._pop_saved_tensors_default_hooks", None)
 _push_hooks = _probe(torch, "_C._autograd._push_saved_tensors_default_hooks", None)
+tracing_context = _probe(torch, "_guards.TracingContext.try_get", lambda: None)
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 
 _PARAMETER_NEW = nn.Parameter.__new__.__code__

@@ -54,6 +54,8 @@ class Counts:
 class Slot:
     """Where the tensor of one name lives. Holds no module: copies never share a value."""
 
+    number = -1  # what compiled graphs call f, see attach/tracing
+
     def __init__(
         self,
         name: str,

@@ -32,13 +32,14 @@ class Constant:
             wide = torch.complex128 if tensor.is_complex() else torch.float64
             tensor = tensor.to(wide) + 0
         self.value = tensor.clone().contiguous()
+        self._numbers = self.value.tolist()
         self._hash = hash((tuple(tensor.shape), tensor.dtype, self.value.numpy().tobytes()))
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
         """The constant on the device and in the dtype of ``x``; made once for each."""
-        if torch.compiler.is_compiling():
-            return self.value.to(x.device, x.dtype)
+        if torch.compiler.is_compiling():  # from numbers: a compiler refuses tensors it has not met
+            return torch.tensor(self._numbers, dtype=x.dtype, device=x.device)
         key = (x.device, x.dtype)
         if key not in self._made:
             # A fresh thread has no torch.func transform, no dispatch mode and no inference mode:
@@ -57,7 +58,7 @@ class Constant:
         return self._hash
 
     def __repr__(self) -> str:
-        return repr(self.value.tolist())
+        return repr(self._numbers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Constant, (self.value,)

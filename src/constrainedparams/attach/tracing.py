@@ -1,0 +1,37 @@
+"""One f and one derivative in each compiled graph, however often y is read there.
+
+Dynamo records each read as a call of ``evaluate`` and does not look inside. When that graph is
+traced operation by operation, the calls with one and the same x get one and the same result, so
+autograd adds up what comes back and differentiates f once. Compiled graphs know f by a number that
+is equal for equal functions: equal blocks share a graph.
+"""
+
+from torch import Tensor, nn
+
+from ..core.slot import Slot
+from ..core.tensors import SLOTS, raw_name
+from . import opaque
+
+
+def number(module: nn.Module) -> None:
+    """Give the slots of ``module`` the numbers of their functions."""
+    for slot in module.__dict__.get(SLOTS, {}).values():
+        slot.number = opaque.number_of(slot.function)
+
+
+def read(slot: Slot, module: nn.Module) -> Tensor:
+    """y for a compiler: traced by Dynamo, so it decides on nothing but Python values."""
+    function = slot.function_of(module)
+    names: tuple[str, ...] = ()
+    own: list[Tensor] = []
+    if isinstance(function, nn.Module):
+        if function is not slot.function or any(True for _ in function.buffers()):
+            return slot.inline(module)  # its buffers may change in there, which must be recorded
+        parameters = dict(function.named_parameters())
+        names, own = tuple(parameters), list(parameters.values())
+    if slot.number < 0:
+        return slot.inline(module)
+    x = getattr(module, raw_name(slot.name_in(module)))
+    state = list(slot.state_in(module).values())
+    y: Tensor = opaque.evaluate(slot.number, slot.state_names, names, x, *state, *own)
+    return y

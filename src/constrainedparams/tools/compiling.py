@@ -1,0 +1,55 @@
+"""``torch.compile`` with f outside the graph."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..attach.classes import slots_of
+from ..core.slot import Slot
+
+
+def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001  (the name of torch's)
+    """``torch.compile(model)``, with each y an input of the compiled graph.
+
+    Under plain ``torch.compile`` f is a part of the graph and runs once per call. Here f runs
+    outside, once per change of x: micro-batches and evaluation share it, and ``deferred_pullback``
+    works.
+
+    Args:
+        model: the model, with its constrained parameters registered.
+        options: those of ``torch.compile``.
+
+    Returns:
+        What ``torch.compile`` returns: a module with everything that ``model`` has.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import constrainedparams
+        >>> layer = constrainedparams.Parametrized(torch.zeros(3), torch.exp)
+        >>> fast = constrainedparams.compile(layer, backend="eager")
+        >>> fast().sum().item(), fast().sum().item()
+        (3.0, 3.0)
+        >>> constrainedparams.statistics(layer)["y"].evaluations
+        1
+    """
+    compiled: nn.Module = torch.compile(model, **options)
+    outside: list[list[Slot]] = []
+
+    def enter(*_: Any) -> None:
+        found: list[Slot] = []
+        outside.append(found)
+        for module in model.modules():
+            for name, slot in slots_of(module).items():
+                if not slot.override:  # a value of `temporarily` stays; a shared y is read once
+                    slot.override.append(getattr(module, name))
+                    found.append(slot)
+
+    def leave(*_: Any) -> None:
+        for slot in outside.pop() if outside else ():
+            slot.override.pop()
+
+    compiled.register_forward_pre_hook(enter)
+    compiled.register_forward_hook(leave, always_call=True)
+    return compiled

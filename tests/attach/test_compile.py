@@ -1,0 +1,311 @@
+"""Compiled graphs: equal to eager, with one f and one derivative, shared by equal blocks."""
+
+import collections
+import copy
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.testing import assert_close
+
+import constrainedparams as cp
+from constrainedparams.testing import ROWS
+
+# Of torch's own code while it traces and lowers; the second it hides from users by itself.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch._prims_common.check. is deprecated:FutureWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
+    "ignore:.isinstance.treespec, LeafSpec:FutureWarning",
+    "ignore::DeprecationWarning",
+)
+
+
+class Scaled(nn.Module):
+    """exp(s x) with a learnt s: a derivative in x and in s."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.exp(self.scale * x)
+
+
+class PowerIteration(nn.Module):
+    """x / |x u| with u a buffer that f itself moves on."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("u", torch.ones(4))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.u.copy_(nn.functional.normalize(x.detach().t() @ (x.detach() @ self.u), dim=0))
+        return x / torch.linalg.vector_norm(x @ self.u.clone())
+
+
+class Repeated(nn.Module):
+    """Ten reads of one constrained weight."""
+
+    def __init__(self, function, reads=10):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        cp.register_constrained_parameter(self.layer, "weight", function)
+        self.reads = reads
+
+    def forward(self, x):
+        for _ in range(self.reads):
+            x = torch.sin(self.layer(x))
+        return x
+
+
+@pytest.fixture(autouse=True)
+def _new_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def counting_backend(counts):
+    """aot_autograd with the operations of its graphs counted."""
+
+    def count(kind):
+        def compiler(graph, _):
+            for node in graph.graph.nodes:
+                if node.op == "call_function":
+                    counts[kind, str(node.target).split(".")[1]] += 1
+            return make_boxed_func(graph.forward)
+
+        return compiler
+
+    return aot_autograd(fw_compiler=count("forward"), bw_compiler=count("backward"))
+
+
+def step(model, x):
+    model.zero_grad()
+    out = model(x)
+    out.square().sum().backward()
+    return out.detach(), [p.grad for p in model.parameters()]
+
+
+def same(compiled, eager, x, **tolerance):
+    out, grads = step(compiled, x)
+    expected, wanted = step(eager, x)
+    tolerance = tolerance or {"rtol": 1e-5, "atol": 1e-6}
+    assert_close(out, expected, **tolerance)
+    for got, want in zip(grads, wanted, strict=True):
+        assert_close(got, want, **tolerance)
+
+
+# (f, the operation that stands for f, how often its derivative has one)
+COUNTED = {
+    "callable": (lambda x: torch.matrix_exp(x.triu(1) - x.triu(1).t()), "linalg_matrix_exp", 1),
+    "module": (Scaled(), "exp", 0),
+    "exp": (cp.Orthogonal(), "linalg_matrix_exp", 1),
+    "positive definite": (cp.PositiveDefinite(), "softplus", 0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_one_f_and_one_derivative_for_ten_reads(name):
+    function, operation, derivatives = COUNTED[name]
+    model = Repeated(copy.deepcopy(function))
+    counts = collections.Counter()
+    compiled = torch.compile(model, backend=counting_backend(counts), fullgraph=True)
+    same(compiled, copy.deepcopy(model), torch.randn(3, 4))
+    one = collections.Counter()
+    single = torch.compile(
+        Repeated(copy.deepcopy(function), reads=1), backend=counting_backend(one), fullgraph=True
+    )
+    step(single, torch.randn(3, 4))
+    assert counts["forward", operation] == one["forward", operation] == 1
+    assert counts["backward", operation] == one["backward", operation] == derivatives
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: f"{case.constraint!r} {case.shape}")
+def test_every_set_compiled_is_eager(case, backend):
+    torch.manual_seed(0)
+    model = cp.Parametrized(
+        case.constraint.sample(case.shape, dtype=torch.float64), case.constraint
+    )
+    with torch.no_grad():
+        model.x.add_(0.1 * torch.randn_like(model.x))
+    weights = torch.randn_like(model.y.detach())
+    twin = copy.deepcopy(model)
+
+    def loss(m):
+        return ((m.y + m().square()) * weights).real.sum()
+
+    compiled = torch.compile(lambda: loss(model), backend=backend, fullgraph=True)
+    compiled().backward()
+    loss(twin).backward()
+    assert_close(compiled().detach(), loss(twin).detach(), rtol=1e-10, atol=1e-10)
+    assert_close(model.x.grad, twin.x.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_a_module_with_buffers_is_traced_as_it_is():
+    """Its buffers move inside of the graph, once for each read, as they do in eager mode inline."""
+    model = Repeated(PowerIteration(), reads=2)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    before = model.layer._weight_function.u.clone()
+    out = compiled(torch.ones(1, 4))
+    assert not torch.equal(model.layer._weight_function.u, before)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("function", [cp.Orthogonal(), torch.tanh], ids=["set", "callable"])
+def test_equal_blocks_share_one_graph(function):
+    """Each block with a set of its own that is equal to the others."""
+    blocks = [Repeated(copy.deepcopy(function)) for _ in range(12)]
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = [torch.compile(block, backend=counter, fullgraph=True) for block in blocks]
+    for one, block in zip(compiled, blocks, strict=True):
+        same(one, copy.deepcopy(block), torch.ones(2, 4))
+    assert counter.frame_count == 1
+
+
+def test_training_is_that_of_eager():
+    model = Repeated(cp.Orthogonal())
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    optimizers = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (model, twin)]
+    for _ in range(4):
+        x = torch.randn(3, 4)
+        same(compiled, twin, x)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_close(model.layer.weight.detach(), twin.layer.weight.detach())
+
+
+def test_x_changed_inside_of_the_graph():
+    model = Repeated(torch.tanh, reads=1)
+
+    @torch.compile(backend="aot_eager")
+    def twice(x):
+        first = model.layer.weight.sum()
+        with torch.no_grad():
+            model.layer._weight_unconstrained.add_(1.0)
+        return first, model.layer.weight.sum()
+
+    raw = model.layer._weight_unconstrained.detach().clone()
+    first, second = twice(torch.ones(1))
+    assert_close(first.detach(), raw.tanh().sum())
+    assert_close(second.detach(), (raw + 1).tanh().sum())
+
+
+def test_a_read_without_grad_first_costs_no_gradient():
+    model = Repeated(torch.tanh, reads=1)
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def loss():
+        with torch.no_grad():
+            size = model.layer.weight.sum()
+        return model.layer.weight.square().sum() * size.detach()
+
+    raw = model.layer._weight_unconstrained.detach().clone().requires_grad_()
+    loss().backward()
+    (raw.tanh().square().sum() * raw.tanh().sum().detach()).backward()
+    assert_close(model.layer._weight_unconstrained.grad, raw.grad)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_holds_one_f(strict):
+    model = Repeated(cp.Orthogonal()).eval()
+    x = torch.randn(3, 4)
+    program = torch.export.export(model, (x,), strict=strict)
+    names = [str(n.target) for n in program.run_decompositions({}).graph.nodes]
+    assert sum("matrix_exp" in name for name in names) == 1
+    assert_close(program.module()(x), model(x))
+
+
+def test_autocast_stays_out_of_f():
+    model = Repeated(cp.Orthogonal())
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def weight():
+        return model.layer.weight * 1.0
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y = weight()
+    assert (y.detach().T @ y.detach() - torch.eye(4)).abs().max() < 1e-6
+
+
+# cp.compile --------------------------------------------------------------------------------------
+
+
+def test_compile_hoists_f():
+    """4 micro-batches x 4 steps: 4 evaluations, 1 graph, no recompilation."""
+    model = Repeated(cp.Orthogonal())
+    twin = copy.deepcopy(model)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = cp.compile(model, backend=counter, fullgraph=True)
+    optimizers = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (compiled, twin)]
+    before = cp.statistics(model)["layer.weight"].evaluations
+    for _ in range(4):
+        for _ in range(4):
+            x = torch.randn(3, 4)
+            for m in (compiled, twin):
+                m(x).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert cp.statistics(model)["layer.weight"].evaluations == before + 4
+    assert counter.frame_count == 1
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_compile_with_deferral_and_evaluation():
+    model = Repeated(cp.Orthogonal())
+    compiled = cp.compile(model, backend="aot_eager", fullgraph=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    twin = copy.deepcopy(model)
+    x = torch.randn(3, 4)
+    before = cp.statistics(model)["layer.weight"]
+    with cp.deferred_pullback(model):
+        compiled(x).square().sum().backward()
+    compiled(x).square().sum().backward()
+    (2 * twin(x).square().sum()).backward()
+    after = cp.statistics(model)["layer.weight"]
+    assert (after.evaluations - before.evaluations, after.pullbacks - before.pullbacks) == (1, 1)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-6)
+    optimizer.step()
+    with torch.no_grad():
+        assert_close(compiled.eval()(x), model(x))
+
+
+def test_compile_leaves_nothing_behind_when_forward_raises():
+    class Picky(Repeated):
+        def forward(self, x):
+            if x.shape[0] > 3:
+                raise ValueError("too long")
+            return super().forward(x)
+
+    model = Picky(torch.tanh)
+    compiled = cp.compile(model, backend="eager")
+    y = model.layer.weight
+    for _ in range(2):
+        with pytest.raises(ValueError, match="too long"):
+            compiled(torch.ones(4, 4))
+    assert model.layer.weight is y
+    model.layer.weight.updated()
+    with torch.no_grad():
+        model.layer._weight_unconstrained.add_(1.0)
+    assert_close(model.layer.weight.detach(), model.layer._weight_unconstrained.detach().tanh())
+
+
+def test_compile_keeps_a_temporary_value_and_tied_weights():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    cp.register_constrained_parameter(model[0], "weight", cp.Orthogonal())
+    cp.share_constrained_parameter(model[0], "weight", model[1])
+    compiled = cp.compile(model, backend="aot_eager", fullgraph=True)
+    twin = copy.deepcopy(model)
+    same(compiled, twin, torch.ones(2, 4))
+    with cp.temporarily(model[0], "weight", torch.zeros(4, 4)):
+        out = compiled(torch.ones(2, 4))
+    assert_close(out, model[1].bias.expand(2, 4))
