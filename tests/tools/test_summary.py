@@ -153,6 +153,26 @@ def test_a_write_into_y_is_shown_before_it_is_noticed():
     assert cp.violations(layer)["weight"] < 1e-13
 
 
+def test_an_evaluation_is_not_repeated():
+    """A cached value is looked at as it is; without one the map runs, in sets that can be counted."""
+    calls = []
+
+    class Counted(cp.Sphere):
+        def _forward(self, x, **state):
+            calls.append(1)
+            return x / x.norm(dim=-1, keepdim=True)
+
+    layer = cp.register_constrained_parameter(nn.Linear(4, 4), "weight", Counted())
+    _ = layer.weight
+    calls.clear()
+    cp.violations(layer)
+    assert calls == []
+    with torch.no_grad():
+        layer._weight_unconstrained.mul_(2.0)
+    cp.violations(layer)
+    assert calls == [1] and layer._weight_cache is None
+
+
 def test_manual_mode_shows_what_a_read_gives():
     layer = nn.Linear(4, 4)
     cp.register_constrained_parameter(layer, "weight", cp.NonNegative(), update="manual")

@@ -67,13 +67,13 @@ def bake(model: Module, inplace: bool = False) -> Module:
         slot.settle(module)
     result = model if inplace else copy.deepcopy(model)
     tied: dict[Slot, list[tuple[nn.Module, str]]] = {}
-    for place, (_, part, own, _) in zip(places, list(constrained(result)), strict=True):
-        _, module, name, slot = place
-        same = tied.setdefault(slot, [])
+    for (_, module, name, slot), (_, part, own, _) in zip(
+        places, list(constrained(result)), strict=True
+    ):
         # The value has no name here: it must be gone when the next one is computed.
-        _make_plain(part, own, getattr(*same[0]) if same else _value(module, name, slot))
-        same.append((part, own))
-        for other, its in same:
+        _make_plain(part, own, _value(module, name, slot))
+        tied.setdefault(slot, []).append((part, own))
+        for other, its in tied[slot]:
             other._parameters[its] = part._parameters[own]
     return result
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..attach.classes import slots_of
-from ..core.function import call, isolated, own_tensors, state_of
 from ..core.slot import Slot
 from ..core.tensors import raw_name
 from ..sets.contract import Constraint
@@ -20,25 +19,19 @@ def constrained(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Slot]]:
 
 
 def peek(module: nn.Module, name: str) -> Tensor:
-    """The value of y, without grad: no count, cache, buffer of f or random state changes.
+    """The value of y for a set, without grad: nothing is counted, cached or noticed.
 
-    A value written into y in place is given as it stands: the next read carries it to x or refuses
-    it. What is cached is not computed again.
+    A value that somebody wrote into y is given as it stands: the next read carries it to x or
+    refuses it. A function that is no set may be random or change buffers of its own: read y.
     """
     slot = slots_of(module)[name]
     if slot.override:
         return slot.override[-1].detach()
-    x = getattr(module, raw_name(name))
     record = slot.record
     with torch.no_grad():
-        if record is not None and (record.written() or not slot.changed(module, x, record)):
+        if record is not None and not slot.changed(module, _x(module, name), record):
             return record.y_alias
-    function = slot.function_of(module)
-    parameters, buffers, _ = own_tensors(function)
-    own = {**parameters, **{key: buffer.clone() for key, buffer in buffers.items()}}
-    generators = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(generators), isolated(x.device), torch.no_grad():
-        return call(function, x, state_of(module, name, slot.state_names), own)
+        return slot.inline(module)
 
 
 def distance(module: nn.Module, name: str) -> float | None:
@@ -46,7 +39,12 @@ def distance(module: nn.Module, name: str) -> float | None:
     function = slots_of(module)[name].function
     if not isinstance(function, Constraint):
         return None
-    y = peek(module, name)
-    if y.is_meta:
+    if _x(module, name).is_meta:
         return None
+    y = peek(module, name)
     return float(function.residual(y).max()) if y.numel() else 0.0
+
+
+def _x(module: nn.Module, name: str) -> Tensor:
+    x: Tensor = getattr(module, raw_name(name))
+    return x
