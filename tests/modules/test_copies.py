@@ -238,6 +238,18 @@ def test_two_constraints(copied):
     assert type(twin) is nn.Linear and type(layer) is not nn.Linear
 
 
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ["lstm_deep", "encoder", "bag"])
+def test_every_protocol_between_backward_and_step(name, protocol):
+    model, _ = ROWS[name].pair()
+    loss_of(ROWS[name].call(model)).backward()
+    twin = pickle.loads(pickle.dumps(model, protocol=protocol))
+    for n, f in ROWS[name].functions.items():
+        assert torch.equal(y_of(twin, n), y_of(model, n))
+        x_of(twin, n).data.mul_(0.5)
+        equal(y_of(twin, n), f(x_of(model, n) / 2))
+
+
 @each_copy
 def test_parametrized(copied):
     w = cp.Parametrized(torch.rand(3), bounded)
