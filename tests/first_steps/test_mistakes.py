@@ -293,7 +293,7 @@ def test_gradient_of_y_on_request():
 
 def test_an_optimiser_of_y_is_refused_before_it_does_harm():
     layer = orthogonal()
-    with pytest.raises(ValueError, match="non-leaf|_weight_unconstrained"):
+    with pytest.raises(ValueError, match=r"non-leaf|_weight_unconstrained"):
         torch.optim.SGD([layer.weight], lr=0.1)
 
 
