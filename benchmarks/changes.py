@@ -1,5 +1,7 @@
 """What the engine itself costs when x has changed: a step of many layers with next to no f."""
 
+import cProfile
+import pstats
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from .pairs import Step, difference, interleaved, ratio
 from .reads import Scale
 
 MICROSECOND = 1e-6
+CONTROL = "callable, ours, again"
 FUNCTIONS: dict[str, Callable[[], Any]] = {
     "callable": lambda: torch.neg,
     "set": NonNegative,
@@ -62,7 +65,7 @@ def measured(*, quick: bool) -> dict[str, Any]:
     unit = MICROSECOND * count
     models: dict[str, Layers] = {
         "plain": Layers(count, None, engine=False),
-        "plain again": Layers(count, None, engine=False),
+        CONTROL: Layers(count, FUNCTIONS["callable"], engine=True),
     }
     for name, function in FUNCTIONS.items():
         models[f"{name}, inline"] = Layers(count, function, engine=False)
@@ -83,6 +86,17 @@ def measured(*, quick: bool) -> dict[str, Any]:
     return {
         "layers": count,
         "plain": statistics.median(times["plain"]) / unit,
-        "control": ratio(times, "plain again", "plain"),
+        "control": ratio(times, CONTROL, "callable, ours"),
         "rows": rows,
     }
+
+
+def profiled(count: int = 128, steps: int = 100) -> None:
+    """Print where such a step spends its time, function by function."""
+    step = step_of(Layers(count, FUNCTIONS["callable"], engine=True))
+    for _ in range(3):
+        step()
+    with cProfile.Profile() as profile:
+        for _ in range(steps):
+            step()
+    pstats.Stats(profile).sort_stats("tottime").print_stats(30)

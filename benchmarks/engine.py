@@ -50,6 +50,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts")
     parser.add_argument("--output", type=Path, default=Path("results/bench-engine.json"))
     parser.add_argument("--publish", action="store_true", help="put the run into docs/")
+    parser.add_argument("--profile", action="store_true", help="where a change of x costs time")
     parser.add_argument("--read", type=Path, help="show a kept run instead of measuring")
     chosen = parser.parse_args()
     if chosen.publish and (chosen.quick or chosen.only != list(PARTS)):
@@ -74,6 +75,9 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     chosen = options()
+    if chosen.profile:
+        changes.profiled()
+        return
     results = json.loads(chosen.read.read_text()) if chosen.read else measured(chosen)
     print(page(results))
     if chosen.publish:

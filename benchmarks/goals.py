@@ -86,7 +86,7 @@ def _changes(part: dict[str, Any]) -> Iterator[Goal]:
             f"change of x, {name}: µs per layer and step over f inline",
             shown(row["more"], 1),
             "60",
-            verdict(at_most(row["more"], 60)),
+            verdict(at_most(row["more"], 60), part["control"]),
         )
 
 

@@ -87,8 +87,8 @@ def _changes(part: dict[str, Any]) -> Iterator[str]:
     yield "### The engine's own work when x has changed\n"
     yield (
         f"{part['layers']} layers of 4 x 4, each read once per step (forward, backward, SGD): µs\n"
-        f"per layer and step. Unconstrained: {part['plain']:.1f} (control A/A\n"
-        f"{shown(part['control'])}).\n"
+        f"per layer and step. Unconstrained: {part['plain']:.1f}. Control A/A (ours, callable):\n"
+        f"{shown(part['control'])}.\n"
     )
     rows = [
         [name, f"{row['inline']:.1f}", f"{row['ours']:.1f}", shown(row["more"], 1)]
@@ -126,7 +126,8 @@ def _scale(part: dict[str, Any]) -> Iterator[str]:
     yield (
         "One model, every layer 8 x 8, `Orthogonal('cayley')`: ms. Between steps a constrained\n"
         f"layer adds {held['objects']:.1f} KiB of Python objects and {held['tensors']:.2f} KiB of\n"
-        "tensors (map state).\n"
+        "tensors (map state). A step of an optimiser of other parameters takes\n"
+        f"{part['elsewhere']:.2f} µs longer for each of them that holds a value.\n"
     )
     names = ["registration", "unconstrained", "inline", "ours"]
     rows = [[f"{row['layers']:,}", *(f"{1e3 * row[n]:.1f}" for n in names)] for row in part["rows"]]

@@ -90,6 +90,24 @@ def held(count: int) -> dict[str, float]:
     return {"objects": objects / unit, "tensors": (alive()["bytes"] - before) / unit}
 
 
+def elsewhere(count: int) -> float:
+    """µs per constrained layer that a step of another optimiser takes longer beside this model."""
+    other = Chain(1, "unconstrained")
+    optimizer = torch.optim.SGD(other.parameters(), 1e-4)
+    other(torch.rand(2, 8)).sum().backward()
+
+    def steps() -> None:
+        for _ in range(20):
+            optimizer.step()
+
+    alone = min(timed(steps) for _ in range(9))
+    model = Chain(count, "ours")
+    model.register()
+    model(torch.rand(2, 8))  # every layer holds a value
+    beside = min(timed(steps) for _ in range(9))
+    return (beside - alone) / 20 / count * 1e6
+
+
 def measured(*, quick: bool) -> dict[str, Any]:
     sizes, repeats = (QUICK, 2) if quick else (SIZES, 3)
     once(sizes[0])  # warms up
@@ -99,4 +117,5 @@ def measured(*, quick: bool) -> dict[str, Any]:
         "rows": [{"layers": n} | seconds for n, seconds in zip(sizes, best, strict=True)],
         "exponent": {k: slope(sizes, [b[k] for b in best]) for k in best[0]},
         "held": held(sizes[-2]),
+        "elsewhere": elsewhere(sizes[-2]),
     }

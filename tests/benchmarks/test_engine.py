@@ -109,6 +109,7 @@ def test_scale_has_times_for_each_size(quick):
         assert row["registration"] > 0
     assert part["exponent"].keys() == {"registration", "unconstrained", "inline", "ours"}
     assert part["held"]["objects"] > 0
+    assert abs(part["elsewhere"]) < 100  # microseconds, and noise
     assert part["held"]["tensors"] == pytest.approx(8 * 8 * 4 / 1024, rel=0.1)  # the base
 
 
@@ -201,3 +202,9 @@ def test_columns_that_train_otherwise_are_noticed(module, monkeypatch):
     monkeypatch.setattr(networks, "COLUMNS", wrong)
     with pytest.raises(AssertionError, match=r"ours \(exp\) moves the matrix otherwise"):
         networks.check_agreement(row)
+
+
+def test_a_profile_of_changes_shows_the_engine(module, capsys):
+    module("changes").profiled(count=2, steps=3)
+    shown = capsys.readouterr().out
+    assert "(build)" in shown and "(vjp)" in shown
