@@ -14,10 +14,9 @@ from torch.testing import assert_close
 import constrainedparams as cp
 from constrainedparams.testing import ROWS
 
-# Of torch's own code while it traces and lowers; the second it hides from users by itself.
+# Of torch's own code while it traces and lowers.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.torch._prims_common.check. is deprecated:FutureWarning",
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
     "ignore:.isinstance.treespec, LeafSpec:FutureWarning",
     "ignore::DeprecationWarning",
 )

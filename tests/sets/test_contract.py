@@ -184,7 +184,7 @@ def first_and_last(y):
         (None, (4, 3, 2), lambda y: y.reshape(1, -1)),
         (None, (), lambda y: y.reshape(1, 1)),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )
 def test_dim_says_which_axes_are_one_vector(dim, shape, as_rows):
     x = torch.randn(shape, dtype=torch.float64)

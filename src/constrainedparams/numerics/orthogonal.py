@@ -123,9 +123,16 @@ def moved(z: Tensor, base: Tensor | None) -> Tensor:
 
 
 def newton_schulz(y: Tensor, steps: int = 1) -> Tensor:
-    """Nearer to the polar factor of ``y``: y (3 I - y^H y) / 2, quadratic for a small defect."""
+    """Nearer to the polar factor of ``y``: y + y (I - y^H y) / 2, quadratic for a small defect.
+
+    Many small squares are lost when they are added to a 1 in single precision, and the step would
+    put them into y (1e-5 at n = 128): the diagonal of y^H y is summed in double precision.
+    """
+    on_diagonal = torch.eye(y.shape[-1], dtype=torch.bool, device=y.device)
     for _ in range(steps):
-        y = 1.5 * y - 0.5 * (y @ (y.mH @ y))
+        lengths = precise(y).abs().square().sum(dim=-2, keepdim=True)
+        missing = torch.where(on_diagonal, (1 - lengths).to(y.dtype), -(y.mH @ y))
+        y = y + 0.5 * (y @ missing)
     return y
 
 

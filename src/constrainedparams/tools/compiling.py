@@ -34,7 +34,7 @@ def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001  (the 
         >>> constrainedparams.statistics(layer)["y"].evaluations
         1
     """
-    compiled: nn.Module = torch.compile(model, **options)
+    compiled: Any = torch.compile(model, **options)
     outside: list[list[Slot]] = []
 
     def enter(*_: Any) -> None:
