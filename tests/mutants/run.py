@@ -86,7 +86,7 @@ MUTANTS = [
            ENGINE),
     Mutant("low-precision-f", "sets/contract.py", "return torch.float32 if dtype in _LOW else dtype",
            "return dtype", ENGINE),
-    Mutant("inference-inside", "core/function.py", "torch.inference_mode(False), private", "private",
+    Mutant("inference-inside", "core/isolated.py", "torch.inference_mode(False), private", "private",
            ENGINE),
     Mutant("deferral-forgotten", "core/slot.py", "grad.clone() if graph.pending is None", "grad.clone() if True",
            ENGINE),

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core import writes
-from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name, state_name
 from ..errors import ConstraintError
+from ..functions.describe import describe
 from ..sets.contract import Constraint, compute_dtype
 
 METADATA = "constrained_parameters"

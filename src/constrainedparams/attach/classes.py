@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from ..core import private, writes
-from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import RegistrationError
+from ..functions.describe import describe
 from . import tracing
 from .checkpoints import keep_wide, polish, sign, translate
 from .tie import together

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import private
-from ..core.function import call
+from ..functions.call import call
 from ..sets.contract import Constraint, without_autocast
 
 _counter = itertools.count()

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..core import optimizers, private, verified
-from ..core.function import describe, finite_or_raise, has_right_inverse, preimage
+from ..core.isolated import isolated
 from ..core.slot import MODES, Slot
 from ..core.tensors import SLOTS, Retired, function_name, guard, guardable, raw_name, state_name
 from ..errors import RegistrationError
+from ..functions.call import finite_or_raise
+from ..functions.describe import describe
+from ..functions.inverse import has_right_inverse, preimage
 from ..sets.contract import Constraint, MatrixConstraint, VectorConstraint
 from .classes import set_class, slots_of
 
@@ -245,7 +248,8 @@ def _start(
     state: dict[str, Tensor] = {}
     x: Tensor = parameter
     if has_right_inverse(slot.function):
-        x, state, target = preimage(slot.function, parameter, where, project)
+        with isolated(parameter.device), torch.no_grad():
+            x, state, target = preimage(slot.function, parameter, where, project)
         slot.moved = _distance(parameter.detach(), target)
         if slot.moved[0]:
             size = "%s was moved by %.3g (%.3g %%) onto %s"

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CapturedTensor, ConstraintError, PendingGradients
+from ..functions.call import call, parameters_of
+from ..functions.describe import describe
 from ..sets.contract import compute_dtype
 from . import optimizers, private, verified, writes
-from .function import call, describe, isolated, own_tensors, state_of
+from .isolated import isolated
 from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
-from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name
+from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name, state_of
 
 _KEPT = ("name", "function", "mode", "state_names", "shape", "tie")
 MODES = ("auto", "manual", "verified")
@@ -111,7 +113,7 @@ class Slot:
         function = self.function_of(module)
         x = getattr(module, raw_name(self.name_in(module)))
         low = compute_dtype(x.dtype) != x.dtype  # else f is called as it is, which compiles
-        own = own_tensors(function)[0] if low else {}
+        own = parameters_of(function) if low else {}
         return call(function, x, self.state_in(module), own)
 
     def name_in(self, module: nn.Module) -> str:
@@ -146,7 +148,7 @@ class Slot:
     def wants_graph(self, module: nn.Module, x: Tensor) -> bool:
         """All but eval() without grad and wholly frozen parameters are evaluated with a graph."""
         trains = x.requires_grad or any(
-            p.requires_grad for p in own_tensors(self.function_of(module))[0].values()
+            p.requires_grad for p in parameters_of(self.function_of(module)).values()
         )
         return trains and (module.training or torch.is_grad_enabled())
 
@@ -159,7 +161,7 @@ class Slot:
                 f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
                 "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
             )
-        for parameter in (x, *own_tensors(self.function_of(module))[0].values()):
+        for parameter in (x, *parameters_of(self.function_of(module)).values()):
             guard(parameter)
         if not versioned(x):
             return self.inline(module)
@@ -200,7 +202,7 @@ class Slot:
     def restore(self, module: nn.Module, record: Record) -> None:
         """A refused write leaves the last value standing: the same evaluation, a new y."""
         if record.graph is not None:
-            inputs = (record.x.tensor, *own_tensors(self.function_of(module))[0].values())
+            inputs = (record.x.tensor, *parameters_of(self.function_of(module)).values())
             with isolated(record.y_alias.device), torch.enable_grad():
                 self.hand_out(record, module, inputs, record.graph.outputs[0])
             self.record = record
@@ -223,7 +225,7 @@ class Slot:
     ) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
         """f on leaves of its own: the tensors they stand for, the value, the private graph."""
         function = self.function_of(module)
-        parameters = own_tensors(function)[0]
+        parameters = parameters_of(function)
         inputs = (x, *parameters.values())
         leaves = tuple(self.leaf(t) for t in inputs)
         value = call(function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True)))

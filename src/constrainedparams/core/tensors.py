@@ -157,6 +157,11 @@ def state_name(name: str, key: str) -> str:
     return f"_{name}_{key}"
 
 
+def state_of(module: nn.Module, name: str, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """What a map remembers, kept in buffers ``_{name}_{key}`` of the layer."""
+    return {key: module._buffers[state_name(name, key)] for key in names}  # type: ignore[misc]
+
+
 def function_name(name: str) -> str:
     """The submodule that an ``nn.Module`` f of ``name`` becomes."""
     return f"_{name}_function"

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConstraintError, ConstraintViolation, NoRightInverse, ShapeError
-from .function import preimage, state_of
+from ..functions.inverse import preimage
+from .isolated import isolated
 from .key import versioned
-from .tensors import raw_name
+from .tensors import raw_name, state_of
 
 
 def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
@@ -90,7 +91,8 @@ def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[s
             f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a "
             f"tensor of shape {expected}."
         )
-    new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
+    with isolated(value.device), torch.no_grad():
+        new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
     x = module._parameters[raw_name(slot.name_in(module))]
     if x is not None and new_x.shape != x.shape:
         raise ShapeError(

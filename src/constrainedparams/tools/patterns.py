@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..attach import registration
 from ..attach.classes import generated_class, slots_of
 from ..attach.registration import logger, nearest
-from ..core.function import describe
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name
 from ..errors import ConstraintError, RegistrationError
+from ..functions.describe import describe
 from .table import Table
 
 

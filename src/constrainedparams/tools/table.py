@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ..core.function import describe
+from ..functions.describe import describe
 
 Row = TypeVar("Row")
 

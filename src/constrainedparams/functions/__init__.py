@@ -1,0 +1,1 @@
+"""The user's f in its three forms: a set, an nn.Module, a callable."""
