@@ -183,11 +183,17 @@ def raising(x):
     raise ValueError("a complaint of f itself")
 
 
-class Sealed(nn.Linear):
-    """A class that lets nobody derive from it."""
+class Final(type):
+    """Lets nobody derive from its classes."""
 
-    def __init_subclass__(cls):
-        raise TypeError("Sealed is final")
+    def __new__(cls, name, bases, namespace):
+        if any(isinstance(base, Final) for base in bases):
+            raise TypeError("Sealed is final")
+        return super().__new__(cls, name, bases, namespace)
+
+
+class Sealed(nn.Linear, metaclass=Final):
+    pass
 
 
 def tied():

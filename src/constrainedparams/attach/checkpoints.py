@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import writes
+from ..core import private, writes
+from ..core.key import Watch
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name, state_name
 from ..errors import ConstraintError
@@ -94,3 +95,13 @@ def polish(module: Any, slot: Slot, anyway: bool = False) -> None:
     with torch.no_grad():
         if anyway or not bool(constraint.contains(base).all()):
             base.copy_(constraint.project(base))
+
+
+def mend(module: Any, slot: Slot) -> None:
+    """Averages over the buffers of several models leave a base off the set."""
+    if "base" not in slot.state_names or private.transforming():
+        return
+    base = module._buffers[state_name(slot.name_in(module), "base")]
+    if slot.sound is None or not slot.sound.same(base):
+        polish(module, slot)
+        slot.sound = Watch(base)

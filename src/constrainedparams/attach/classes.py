@@ -1,5 +1,6 @@
 """The classes constrained modules get: one per base class and set of names, shared."""
 
+import functools
 import sys
 from typing import Any
 
@@ -9,10 +10,10 @@ from torch import nn
 from ..core import private, writes
 from ..core.slot import Slot
 from ..core.tensors import SLOTS, Constrained, raw_name
-from ..errors import RegistrationError
+from ..errors import ConstraintError, RegistrationError
 from ..functions.describe import describe
 from . import tracing
-from .checkpoints import keep_wide, polish, sign, translate
+from .checkpoints import keep_wide, mend, polish, sign, translate
 from .tie import together
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
@@ -33,7 +34,10 @@ class Value:
     def __get__(self, module: Any, owner: Any = None) -> Any:
         if module is None:
             return self
-        slot = module.__dict__[SLOTS][self.name]
+        try:
+            slot = module.__dict__[SLOTS][self.name]
+        except KeyError:  # a shallow copy: removed from the other
+            raise AttributeError(self.name) from None
         if torch.compiler.is_dynamo_compiling():
             return slot.override[-1] if slot.override else tracing.read(slot, module)
         record = slot.record
@@ -59,23 +63,26 @@ class Value:
             ):
                 slot.counts.hits += 1
                 return record.y
-        try:
-            if torch.compiler.is_compiling() and not slot.override:
-                return tracing.read(slot, module)
-            return slot.read(module)
-        except AttributeError as error:
-            slot.failure = error  # Python now asks __getattr__, which raises it again
-            raise
+        return _read(slot, module)
 
     def __set__(self, module: Any, value: Any) -> None:
         slot = module.__dict__[SLOTS][self.name]
         writes.replace(slot, module, value)
 
     def __delete__(self, module: Any) -> None:
-        raise RegistrationError(
-            f"`{self.name}` is constrained and cannot be deleted. Use "
-            f'`remove_constrained_parameter(module, "{self.name}")` first.'
-        )
+        _refuse_deletion(self.name)
+
+
+def _read(slot: Slot, module: Any) -> Any:
+    """The read that is no hit."""
+    try:
+        if torch.compiler.is_compiling() and not slot.override:
+            return tracing.read(slot, module)
+        mend(module, slot)
+        return slot.read(module)
+    except AttributeError as error:
+        slot.failure = error  # Python now asks __getattr__, which raises it again
+        raise
 
 
 class Cache:
@@ -95,12 +102,33 @@ class Cache:
         with torch.no_grad():
             return None if slot.changed(module, x, record) else record.y
 
+    def __set__(self, module: Any, value: Any) -> None:
+        raise ConstraintError(
+            f"`_{self.name}_cache` shows what is cached and cannot be set. To have f run again "
+            f"call `module.{self.name}.updated()`; to set a value, `module.{self.name} = value`."
+        )
+
+
+def _refuse_deletion(name: Any) -> None:
+    raise RegistrationError(
+        f"`{name}` is constrained and cannot be deleted. Use "
+        f'`remove_constrained_parameter(module, "{name}")` first.'
+    )
+
 
 class Generated:
     """What every generated class adds to its base."""
 
     _constrained_base: type
     _constrained_names: tuple[str, ...]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """``type(module)(...)`` makes a plain module: nothing is constrained in it yet."""
+        object.__setattr__(self, "__class__", self._constrained_base)
+        self.__init__(*args, **kwargs)  # type: ignore[misc]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What a user does with each class he writes is not done again for this one."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         slots = self.__dict__.get(SLOTS, {})
@@ -119,15 +147,25 @@ class Generated:
 
     def __getattr__(self, name: str) -> Any:
         slot = self.__dict__.get(SLOTS, {}).get(name)
+        if slot is not None and name not in self._constrained_names:
+            set_class(self)  # type: ignore[arg-type]  # a shallow copy: registered on the other
+            return getattr(self, name)
         if slot is not None and slot.failure is not None:
             error, slot.failure = slot.failure, None
             raise error
         return super().__getattr__(name)  # type: ignore[misc]
 
+    def __delitem__(self, key: Any) -> None:
+        if key in self.__dict__.get(SLOTS, {}):
+            _refuse_deletion(key)  # before a ParameterDict has forgotten the key
+        super().__delitem__(key)  # type: ignore[misc]
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         for slot in self.__dict__.get(SLOTS, {}).values():
             slot.settle(self)  # a copy takes along what was written into y
         reduced = super().__reduce_ex__(max(2, int(protocol)))
+        if getattr(reduced[0], "__name__", "") != "__newobj__":
+            return reduced  # a class that says itself how it is rebuilt
         state = reduced[2]
         if isinstance(state, dict):
             state = {key: _plain(value) for key, value in state.items()}
@@ -184,6 +222,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@functools.cache
+def _metaclass(kind: Any) -> Any:
+    """Makes ``type(module) == nn.Linear`` true, which ``Module.apply`` is shown with."""
+
+    class EqualsBase(kind):
+        def __eq__(self, other: object) -> bool:
+            return other is self or other is self.__dict__.get("_constrained_base")
+
+        def __hash__(self) -> int:
+            return hash(self.__dict__.get("_constrained_base", self.__name__))
+
+    return EqualsBase
+
+
 def generated_class(base: type, names: tuple[str, ...]) -> type:
     """The class for ``base`` with ``names`` constrained; pickle finds it through base."""
     key = (base, names)
@@ -194,7 +246,7 @@ def generated_class(base: type, names: tuple[str, ...]) -> type:
             namespace[f"_{name}_cache"] = Cache(name)
         namespace["__module__"] = base.__module__
         namespace["__doc__"] = base.__doc__
-        make: Any = type(base)  # nn.Module classes may have a metaclass of their own
+        make: Any = _metaclass(type(base))  # nn.Module classes may have a metaclass of their own
         _classes[key] = make(f"Constrained{base.__name__}", (Generated, base), namespace)
     return _classes[key]
 
@@ -208,5 +260,6 @@ def set_class(module: nn.Module) -> None:
     """Give ``module`` the class for the slots it has now; its own class when it has none."""
     base = getattr(type(module), "_constrained_base", type(module))
     names = tuple(sorted(slots_of(module)))
-    module.__class__ = generated_class(base, names) if names else base
+    cls = generated_class(base, names) if names else base
+    object.__setattr__(module, "__class__", cls)  # not through what a user does at an assignment
     tracing.number(module)

@@ -1,6 +1,5 @@
 """Register and remove constrained parameters: validate everything, then change."""
 
-import difflib
 import gc
 import logging
 import sys
@@ -21,6 +20,7 @@ from ..functions.call import finite_or_raise
 from ..functions.describe import describe
 from ..functions.inverse import has_right_inverse, preimage
 from ..sets.contract import Constraint, MatrixConstraint, VectorConstraint
+from . import guesses
 from .classes import set_class, slots_of
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
@@ -63,7 +63,7 @@ def register_constrained_parameter(
         >>> bool((layer.weight.abs() < 1).all())
         True
     """
-    _check_arguments(module, function, update)
+    _check_arguments(module, name, function, update)
     present = slots_of(module).get(name)
     if present is not None:
         mode = _possible(update, module._parameters[raw_name(name)])
@@ -72,6 +72,7 @@ def register_constrained_parameter(
     parameter = parameter_of(module, name)
     refuse_wrapped(module)
     _refuse_convolution(module, name, parameter, function)
+    _refuse_rescaled(module, name)
     slot = Slot(name, function, _possible(update, parameter))
     x, state = _start(module, slot, parameter, project)
     _commit(module, slot, parameter, x, state)
@@ -81,22 +82,16 @@ def register_constrained_parameter(
 # validation -------------------------------------------------------------------------------------
 
 
-def nearest(word: str, known: Any) -> str:
-    """ "; did you mean ..." for the names nearest to ``word``."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-
-
-def _check_arguments(module: Any, function: Any, update: Any) -> None:
+def _check_arguments(module: Any, name: Any, function: Any, update: Any) -> None:
     if not isinstance(module, nn.Module):
         raise RegistrationError(
-            f"module is {type(module).__name__}; expected an nn.Module. For a tensor without a "
-            "module use `Parametrized(tensor, function)`."
+            f"module is {type(module).__name__}; expected an nn.Module. "
+            + guesses.module_for(module)
         )
     if update not in MODES:
         raise RegistrationError(
             f"update={update!r}: expected one of {', '.join(map(repr, MODES))}."
-            + nearest(str(update), MODES)
+            + guesses.nearest(str(update), MODES)
         )
     if isinstance(function, type):
         raise RegistrationError(
@@ -104,10 +99,10 @@ def _check_arguments(module: Any, function: Any, update: Any) -> None:
             f"`{function.__name__}()`."
         )
     if not callable(function):
-        raise RegistrationError(
-            f"function is {function!r} ({type(function).__name__}), which cannot be called; "
-            "expected a set such as `Orthogonal()`, an nn.Module or a function of one tensor."
-        )
+        raise RegistrationError(f"function is {guesses.function_for(name, function)}")
+    if isinstance(name, Tensor):
+        own = next((k for k, p in module._parameters.items() if p is name), "weight")
+        raise RegistrationError(f'name is a tensor; expected its name: write "{own}".')
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
 
@@ -138,10 +133,10 @@ def _same_function(one: Any, other: Any) -> bool:
 
 def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
     """The parameter to constrain, or the reason why there is none."""
-    where = f"{type(module).__name__}.{name}"
+    where = f"{guesses.kind(module)}.{name}"
     parameter = module._parameters.get(name) if isinstance(name, str) else None
     if parameter is None:
-        raise RegistrationError(f"{where} {_why_missing(module, str(name))}")
+        raise RegistrationError(f"{where} {guesses.parameter_for(module, str(name))}")
     for constrained in slots_of(module):
         if name == raw_name(constrained):
             raise RegistrationError(
@@ -160,40 +155,35 @@ def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
     if not (parameter.is_floating_point() or parameter.is_complex()):
         raise RegistrationError(
             f"{where} is {parameter.dtype}; expected a floating point or complex parameter. Cast "
-            "it first, for example with `module.float()`."
+            f"it first: `module.{name} = nn.Parameter(module.{name}.float())`."
         )
     return parameter
-
-
-def _why_missing(module: nn.Module, name: str) -> str:
-    """The end of a sentence that begins with the name of what is no parameter."""
-    inner = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
-        return "belongs to the module inside the wrapper. Register on that one before wrapping it."
-    if name not in module._parameters and hasattr(module, name):
-        kind = "buffer" if name in module._buffers else type(getattr(module, name)).__name__
-        return f"is a {kind}, no nn.Parameter. Make it one: `module.{name} = nn.Parameter(...)`."
-    known = [k for k, v in module._parameters.items() if v is not None]
-    return f"does not exist or is None; parameters here: {', '.join(known) or 'none'}." + nearest(
-        name, known
-    )
 
 
 def _refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function: Any) -> None:
     """Four axes are no batch of matrices or vectors unless the user says so."""
     if not (isinstance(module, private.convolution) and name == "weight"):
         return
-    axes = "o i " + " ".join("dhw"[-(parameter.ndim - 2) :])
-    has = f"{type(module).__name__}.weight has {parameter.ndim} axes, and {function!r} is a set of"
+    has = f"{guesses.kind(module)}.weight has {parameter.ndim} axes, and {function!r} is a set of"
     if isinstance(function, MatrixConstraint) and function.view is None:
         raise RegistrationError(
-            f'{has} matrices. Say how to read it: view="{axes} -> o ({axes[2:]})", or '
-            'view="batch" for a batch of small matrices.'
+            f'{has} matrices. Say how to read it: view="{guesses.view_for(module, parameter)}", '
+            'or view="batch" for a batch of small matrices.'
         )
     if isinstance(function, VectorConstraint) and function.dim == -1:
         raise RegistrationError(
             f"{has} vectors. Say which axes: dim={tuple(range(1, parameter.ndim))} for one vector "
             f"for each filter, or dim={parameter.ndim - 1} for the last axis."
+        )
+
+
+def _refuse_rescaled(module: nn.Module, name: str) -> None:
+    """The forward would write into y after it was read, and be differentiated at the old y."""
+    if name == "weight" and getattr(module, "max_norm", None) is not None:
+        raise RegistrationError(
+            f"{guesses.kind(module)}.weight is rescaled in place by max_norm={module.max_norm} in "
+            "every forward. Write `module.max_norm = None` and bound the rows by a set, such as "
+            "`Sphere()`."
         )
 
 

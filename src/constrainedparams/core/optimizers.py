@@ -55,8 +55,7 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
         if type(p) is Retired:
             raise StaleOptimizer(
                 f"{type(optimizer).__name__} still holds the former parameter of {p._replaced}, "
-                "which was replaced at registration (x has another shape than y). Make the "
-                "optimiser after registering."
+                "which was replaced by one of another shape. Make the optimiser anew."
             )
     for slot in _slots_of(held):
         if slot.pending():

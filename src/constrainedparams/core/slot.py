@@ -17,7 +17,7 @@ from .key import Companions, Watch, versioned
 from .pullback import Graph, Pullback, foreign_leaf
 from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name, state_of
 
-_KEPT = ("name", "function", "mode", "state_names", "shape", "tie")
+_KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "moved")
 MODES = ("auto", "manual", "verified")
 
 
@@ -71,18 +71,19 @@ class Slot:
         self.function = function
         self.mode = mode
         self.state_names = state_names
+        self.moved: tuple[float, float] | None = None  # by registration: distance, in percent
         self.tie: Any = None  # what keeps x one tensor when modules share this slot
         self._fresh()
 
     def _fresh(self) -> None:
         self.record: Record | None = None
+        self.sound: Watch | None = None  # the base point when it was last known to be on the set
         self.trusting = self.mode == "manual"
         self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
         self.override: list[Tensor] = []
         self.deferring = 0
         self.counts = Counts()
         self.failure: AttributeError | None = None
-        self.moved: tuple[float, float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in _KEPT}
@@ -101,6 +102,11 @@ class Slot:
             return self.inline(module)
         self.settle(module)
         x = getattr(module, raw_name(self.name_in(module)))
+        if x is None:
+            raise ConstraintError(
+                f"{self.where(module)}: `{raw_name(self.name_in(module))}` was set to None. Set an "
+                "nn.Parameter, or use `remove_constrained_parameter` instead."
+            )
         record = self.record
         reason = self.counts.reason if record is None else self.changed(module, x, record)
         if record is not None and not reason:
@@ -257,6 +263,8 @@ class Slot:
 
     def pull(self, graph: Graph, grad: Tensor | None) -> tuple[bool, Tensor | None]:
         """Called by the node's backward: hold dL/dy back, or fold what was held back into it."""
+        if grad is not None and grad.is_sparse:
+            grad = grad.to_dense()  # derivatives of maps are written for dense ones
         current = self.record is not None and self.record.graph is graph
         if self.deferring and current:
             if torch.is_grad_enabled():
@@ -295,9 +303,12 @@ class Slot:
                 "the sums with `discard()`."
             )
         held, version = weakref.ref(record.y), record.y_alias._version
+        home = record.home()
         self.record = None
         self.counts.reason = reason
         del record
+        if held() is not None and home is not None:
+            _let_go(home, held)
         if held() is not None:
             self.former.append((held, version))
 
@@ -313,3 +324,10 @@ class Slot:
             self.former = [pair for pair in self.former if pair[0]() is not None]
         if self.former or (record is not None and record.written()):
             writes.settle(self, module, told)
+
+
+def _let_go(module: nn.Module, y: "weakref.ref[Constrained]") -> None:
+    """A list of the module's own (RNN's flat weights) keeps the values of y, not its graph."""
+    for value in vars(module).values():
+        if isinstance(value, list):
+            value[:] = [private.detach(item) if item is y() else item for item in value]

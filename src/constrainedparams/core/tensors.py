@@ -1,12 +1,14 @@
 """The tensors a user holds: x, a parameter whose ``.data`` is watched, and y, handed out."""
 
 import sys
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConstraintError
 from . import private
 
 _detach = private.detach
@@ -110,6 +112,30 @@ class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
     def data(self, value: Tensor) -> None:
         module, name = self._owner()
         setattr(module, name, value)
+
+    @property
+    def grad(self) -> Tensor | None:
+        if not hasattr(self, "_home") or self.is_leaf or self.retains_grad:
+            return private.tensor_grad.__get__(self)
+        name = self._home[1]
+        if str(sys._getframe(1).f_globals.get("__name__")).startswith("torch._"):
+            return None  # a compiler looks at its inputs
+        warnings.warn(
+            f"`{name}.grad` is not filled: `{name}` is y = f(x). dL/dx is in "
+            f"`{raw_name(name)}.grad`; for dL/dy call `{name}.retain_grad()` before backward.",
+            stacklevel=2,
+        )
+        return None
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and hasattr(self, "_home") and not self.retains_grad:
+            name = self._home[1]
+            raise ConstraintError(
+                f"`{name}.grad = ...` would be lost: `{name}` is y = f(x), which no optimiser "
+                f"holds. Write to `{raw_name(name)}.grad`."
+            )
+        private.tensor_grad.__set__(self, value)
 
     @property
     def requires_grad(self) -> bool:

@@ -1,5 +1,6 @@
 """A tensor that belongs to the definition of a set: held, compared, hashed and printed by value."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,11 +12,15 @@ from ..errors import OptionError
 __all__ = ["Constant", "as_constant", "as_tensor", "broadcasts"]
 
 
+_SHOWN = 16  # numbers in repr; of more, what tells them from others
+
+
 class Constant:
     """The value of a tensor, list or array, whatever its dtype and device were.
 
-    Numbers are kept in double precision on the CPU and printed as nested lists, so that ``repr``
-    rebuilds the same value. A set's hook gets it for a device and dtype with :meth:`like`.
+    Numbers are kept in double precision on the CPU. A few are printed as nested lists, so that
+    ``repr`` rebuilds the same value; many by shape, sizes and digest. A set's hook gets it for a
+    device and dtype with :meth:`like`.
     """
 
     def __init__(self, value: Any) -> None:
@@ -58,7 +63,11 @@ class Constant:
         return self._hash
 
     def __repr__(self) -> str:
-        return repr(self._numbers)
+        if self.value.numel() <= _SHOWN:
+            return repr(self._numbers)
+        size = f"{self.value.abs().min():.3g} to {self.value.abs().max():.3g}"
+        digest = hashlib.sha256(self.value.numpy().tobytes()).hexdigest()[:8]
+        return f"tensor(shape={tuple(self.value.shape)}, sizes {size}, sha256 {digest})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Constant, (self.value,)

@@ -5,6 +5,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from ..attach.registration import register_constrained_parameter
+from ..errors import ConstraintError, RegistrationError
 from .queries import updated
 
 
@@ -50,6 +51,12 @@ class Parametrized(ConstrainedModule):
 
     def __init__(self, x: Tensor, f: Any, update: str = "auto", *, project: bool = True):
         super().__init__()
+        if not (isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())):
+            given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise RegistrationError(
+                f"x is {given}; expected a floating point or complex tensor, such as "
+                "`torch.as_tensor(x, dtype=torch.float32)`, and after it the function."
+            )
         start = x.detach().clone() if not isinstance(x, nn.Parameter) else x
         parameter = start if isinstance(start, nn.Parameter) else nn.Parameter(start)
         self.register_parameter("y", parameter)
@@ -59,6 +66,13 @@ class Parametrized(ConstrainedModule):
     def x(self) -> nn.Parameter:
         """The unconstrained parameter."""
         return self._y_unconstrained  # type: ignore[return-value]
+
+    @x.setter
+    def x(self, _value: Tensor) -> None:
+        raise ConstraintError(
+            "w.x is the parameter that optimisers hold. Write into it: "
+            "`with torch.no_grad(): w.x.copy_(value)`."
+        )
 
     def updated(self) -> None:
         """Say that x was changed: f runs again at the next read."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..attach import registration
 from ..attach.classes import generated_class, slots_of
-from ..attach.registration import logger, nearest
+from ..attach.guesses import nearest
+from ..attach.registration import logger
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name
 from ..errors import ConstraintError, RegistrationError
@@ -225,7 +226,7 @@ def _prepare(place: _Place, function: Any, update: str, project: bool) -> _Prepa
 
 def _try(place: _Place, function: Any, update: str, project: bool) -> _Prepared | None:
     module, name = place.module, place.attribute
-    registration._check_arguments(module, function, update)
+    registration._check_arguments(module, name, function, update)
     present = slots_of(module).get(name)
     if present is not None:
         mode = registration._possible(update, place.parameter)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
-from ..attach.registration import nearest
+from ..attach.guesses import kind, nearest
 from ..core.slot import Slot
 from ..errors import RegistrationError
 
@@ -73,6 +73,6 @@ def slot_of(module: nn.Module, name: str) -> Slot:
     if not slots and is_constrained(module):
         known += " (below it there are some: name their module, before anything wraps it)"
     raise RegistrationError(
-        f"{type(module).__name__}.{name} is not constrained; constrained here: {known}."
+        f"{kind(module)}.{name} is not constrained; constrained here: {known}."
         + nearest(name, slots)
     )
