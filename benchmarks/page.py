@@ -64,7 +64,8 @@ def _training(part: dict[str, Any]) -> Iterator[str]:
         size = f"{row['hidden']}, {row['length']}, {row['batch']}, {row['micro_batches']}"
         for kind, columns in row["columns"].items():
             cells = [shown(columns[n]) if n in columns else "" for n in names]
-            cells[0] = f"{columns['no cache']['median']:.1f} ({columns['no cache']['pairs']} pairs)"
+            slow = columns["no cache"]
+            cells[0] = f"{slow['median']:.1f} ({slow['pairs']} pair{'s' * (slow['pairs'] > 1)})"
             control = shown(row["control"])
             quotient = shown(row["to_by_hand"][kind])
             rows.append([size, kind, *cells, quotient, control, f"{row['milliseconds']:.1f}"])
@@ -130,7 +131,11 @@ def _scale(part: dict[str, Any]) -> Iterator[str]:
         f"{part['elsewhere']:.2f} µs longer for each of them that holds a value.\n"
     )
     names = ["registration", "unconstrained", "inline", "ours"]
-    rows = [[f"{row['layers']:,}", *(f"{1e3 * row[n]:.1f}" for n in names)] for row in part["rows"]]
-    rows.append(["exponent", *(f"{part['exponent'][n]:.2f}" for n in names)])
+    rows = []
+    for row in part["rows"]:
+        engine = 1e6 * (row["ours"] - row["inline"]) / row["layers"]
+        times = [f"{1e3 * row[n]:.1f}" for n in names]
+        rows.append([f"{row['layers']:,}", *times, f"{engine:.0f}"])
+    rows.append(["exponent", *(f"{part['exponent'][n]:.2f}" for n in names), ""])
     header = ["layers", "registration", "step, unconstrained", "step, f inline", "step, ours"]
-    yield table(header, rows)
+    yield table([*header, "the engine, µs per layer"], rows)
