@@ -73,35 +73,22 @@ def _says_what(name: str) -> bool:
 
 def keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
     """Map state stays in at least float32: a base rounded to bfloat16 has left the set."""
-    cast = False
     for key, old in before.items():
-        new = module._buffers[state_name(slot.name_in(module), key)]
+        name = state_name(slot.name_in(module), key)
+        new = module._buffers[name]
         if new.dtype != old.dtype:
-            wide = old.to(device=new.device, dtype=compute_dtype(new.dtype))
-            module._buffers[state_name(slot.name_in(module), key)] = wide
-            cast = True
-    if cast:
-        polish(module, slot, anyway=True)
-
-
-def polish(module: Any, slot: Slot, anyway: bool = False) -> None:
-    """A base point that was cast or loaded is put back on the set it left by rounding."""
-    if "base" not in slot.state_names:
-        return
-    base = module._buffers[state_name(slot.name_in(module), "base")]
-    if base.is_meta:
-        return
-    constraint: Constraint = slot.function
-    with torch.no_grad():
-        if anyway or not bool(constraint.contains(base).all()):
-            base.copy_(constraint.project(base))
+            module._buffers[name] = old.to(device=new.device, dtype=compute_dtype(new.dtype))
 
 
 def mend(module: Any, slot: Slot) -> None:
-    """Averages over the buffers of several models leave a base off the set."""
+    """A base point that was cast, loaded or averaged is put back on the set that it left."""
     if "base" not in slot.state_names or private.transforming():
         return
     base = module._buffers[state_name(slot.name_in(module), "base")]
-    if slot.sound is None or not slot.sound.same(base):
-        polish(module, slot)
-        slot.sound = Watch(base)
+    if base.is_meta or (slot.sound is not None and slot.sound.same(base)):
+        return
+    constraint: Constraint = slot.function
+    with torch.no_grad():
+        if not bool(constraint.contains(base).all()):
+            base.copy_(constraint.project(base))
+    slot.sound = Watch(base)

@@ -13,7 +13,7 @@ from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import ConstraintError, RegistrationError
 from ..functions.describe import describe
 from . import tracing
-from .checkpoints import keep_wide, mend, polish, sign, translate
+from .checkpoints import keep_wide, mend, sign, translate
 from .tie import together
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
@@ -212,7 +212,6 @@ class Generated:
             super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")
-            polish(self, slot)
 
 
 def _plain(value: Any) -> Any:
@@ -256,9 +255,14 @@ def _rebuild(base: type, names: tuple[str, ...]) -> Any:
     return cls.__new__(cls)
 
 
+def base_of(module: nn.Module) -> type:
+    """The class that the user gave ``module``."""
+    return getattr(type(module), "_constrained_base", type(module))
+
+
 def set_class(module: nn.Module) -> None:
     """Give ``module`` the class for the slots it has now; its own class when it has none."""
-    base = getattr(type(module), "_constrained_base", type(module))
+    base = base_of(module)
     names = tuple(sorted(slots_of(module)))
     cls = generated_class(base, names) if names else base
     object.__setattr__(module, "__class__", cls)  # not through what a user does at an assignment

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core import private
 from ..sets.contract import Constraint
+from .classes import base_of
 
 CALL = "register_constrained_parameter"
 
@@ -79,7 +80,7 @@ def view_for(module: nn.Module, parameter: Tensor) -> str:
 
 def kind(module: nn.Module) -> str:
     """The name of the class that the user knows."""
-    return str(getattr(type(module), "_constrained_base", type(module)).__name__)
+    return base_of(module).__name__
 
 
 def _write(path: str, name: str) -> str:

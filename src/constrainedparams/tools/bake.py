@@ -6,7 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..attach.registration import refuse_wrapped, retire
+from ..attach.registration import retire
+from ..attach.validation import refuse_wrapped
 from ..core.slot import Slot
 from ..core.tensors import raw_name, unguard
 from ..errors import PendingGradients, RegistrationError

@@ -1,23 +1,19 @@
 """Registration over a whole model, by pattern: all of it or nothing."""
 
 import fnmatch
-import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..attach import registration
-from ..attach.classes import generated_class, slots_of
+from ..attach.classes import slots_of
 from ..attach.guesses import nearest
-from ..attach.registration import logger
-from ..core.slot import Slot
+from ..attach.registration import Prepared, carry_out, prepare
+from ..attach.validation import inside_wrappers
 from ..core.tensors import function_name, raw_name
 from ..errors import ConstraintError, RegistrationError
-from ..functions.describe import describe
 from .table import Table
 
 
@@ -44,16 +40,6 @@ class _Place:
     @property
     def key(self) -> tuple[int, str]:
         return id(self.module), self.attribute
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A registration that was tried and can be carried out."""
-
-    place: _Place
-    slot: Slot
-    x: Tensor
-    state: dict[str, Tensor]
 
 
 def register_constrained_parameters(
@@ -105,16 +91,16 @@ def register_constrained_parameters(
         ['0.weight', '2.weight', '2.bias']
     """
     chosen = _choose(model, patterns)
-    with _unlogged():
-        prepared = [_prepare(p, patterns[w], update, project) for p, w in chosen.items()]
-    _try_classes([one.place for one in prepared if one is not None])
+    wrapped = inside_wrappers()
+    prepared = [_prepare(p, patterns[w], update, project, wrapped) for p, w in chosen.items()]
     found: Table[Match] = Table()
     for (place, pattern), one in zip(chosen.items(), prepared, strict=True):
         slot = slots_of(place.module)[place.attribute] if one is None else one.slot
         moved, percent = slot.moved or (None, None)
         found[place.name] = Match(slot.function, slot.shape, moved, percent, pattern)
-    if not dry_run:
-        _commit([one for one in prepared if one is not None])
+    for place, one in zip(chosen, prepared, strict=True):
+        if one is not None and not dry_run:
+            carry_out(one, place.name)
     return found
 
 
@@ -199,61 +185,14 @@ def _refuse_shared(place: _Place, names: list[str]) -> None:
 # trying and doing -------------------------------------------------------------------------------
 
 
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Registration speaks of moving a value when it tries; here trying comes before deciding."""
-
-    def nothing(_: logging.LogRecord) -> bool:
-        return False
-
-    logger.addFilter(nothing)
-    try:
-        yield
-    finally:
-        logger.removeFilter(nothing)
-
-
-def _prepare(place: _Place, function: Any, update: str, project: bool) -> _Prepared | None:
+def _prepare(
+    place: _Place, function: Any, update: str, project: bool, wrapped: dict[int, str]
+) -> Prepared | None:
     """One registration, tried but not carried out; None when it is there already."""
     try:
-        return _try(place, function, update, project)
+        return prepare(place.module, place.attribute, function, update, project, wrapped)
     except ConstraintError as error:
         raise type(error)(f"{place.name}: {error} Nothing was registered.") from error
     except Exception as error:
         error.add_note(f"raised while `{place.name}` was tried; nothing was registered")
         raise
-
-
-def _try(place: _Place, function: Any, update: str, project: bool) -> _Prepared | None:
-    module, name = place.module, place.attribute
-    registration._check_arguments(module, name, function, update)
-    present = slots_of(module).get(name)
-    if present is not None:
-        mode = registration._possible(update, place.parameter)
-        registration._same_or_refuse(module, present, function, mode)
-        return None
-    parameter = registration.parameter_of(module, name)
-    registration.refuse_wrapped(module)
-    registration._refuse_convolution(module, name, parameter, function)
-    slot = Slot(name, function, registration._possible(update, parameter))
-    return _Prepared(place, slot, *registration._start(module, slot, parameter, project))
-
-
-def _try_classes(places: list[_Place]) -> None:
-    """A class may refuse subclasses: make those that will be needed before anything changes."""
-    names: dict[int, set[str]] = {}
-    modules = {id(place.module): place.module for place in places}
-    for place in places:
-        names.setdefault(id(place.module), set(slots_of(place.module))).add(place.attribute)
-    for key, module in modules.items():
-        base = getattr(type(module), "_constrained_base", type(module))
-        generated_class(base, tuple(sorted(names[key])))
-
-
-def _commit(prepared: list[_Prepared]) -> None:
-    for one in prepared:
-        place, slot = one.place, one.slot
-        registration._commit(place.module, slot, place.parameter, one.x, one.state)
-        if slot.moved and slot.moved[0]:
-            size = "%s was moved by %.3g (%.3g %%) onto %s"
-            logger.info(size, place.name, *slot.moved, describe(slot.function))

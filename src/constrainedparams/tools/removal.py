@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attach.classes import set_class
-from ..attach.registration import refuse_wrapped, rename
+from ..attach.registration import rename
+from ..attach.validation import refuse_wrapped
 from ..core.tensors import SLOTS, function_name, raw_name, state_name, unguard
 from ..errors import PendingGradients, RegistrationError
 from .queries import slot_of

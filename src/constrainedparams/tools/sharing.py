@@ -5,8 +5,9 @@ from typing import TypeVar
 from torch import nn
 
 from ..attach.classes import set_class, slots_of
-from ..attach.registration import parameter_of, refuse_wrapped, rename, retire
+from ..attach.registration import rename, retire
 from ..attach.tie import Tie, held
+from ..attach.validation import parameter_of, refuse_wrapped
 from ..core.tensors import SLOTS, function_name, raw_name, state_name
 from ..errors import RegistrationError, ShapeError
 from .queries import slot_of
