@@ -35,16 +35,14 @@ def number_of(function: Any) -> int:
         return -1
 
 
-def _evaluate(
-    number: int, state_names: tuple[str, ...], own_names: tuple[str, ...], *tensors: Tensor
-) -> Tensor:
+def _evaluate(number: int, state_names: tuple[str, ...], *tensors: Tensor) -> Tensor:
     """f at x = ``tensors[0]``, remembered while one graph is traced."""
     x, state, own = tensors[0], tensors[1 : 1 + len(state_names)], tensors[1 + len(state_names) :]
 
     def value() -> Tensor:
         named = dict(zip(state_names, state, strict=True))
         with without_autocast(x.device):
-            return call(_functions[number], x, named, dict(zip(own_names, own, strict=True)))
+            return call(_functions[number], x, named, own)
 
     context = private.tracing_context()
     if context is None:

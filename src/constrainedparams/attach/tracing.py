@@ -22,16 +22,14 @@ def number(module: nn.Module) -> None:
 def read(slot: Slot, module: nn.Module) -> Tensor:
     """y for a compiler: traced by Dynamo, so it decides on nothing but Python values."""
     function = slot.function_of(module)
-    names: tuple[str, ...] = ()
-    own: list[Tensor] = []
+    own: list[nn.Parameter] = []
     if isinstance(function, nn.Module):
         if function is not slot.function or any(True for _ in function.buffers()):
             return slot.inline(module)  # its buffers may change in there, which must be recorded
-        parameters = dict(function.named_parameters())
-        names, own = tuple(parameters), list(parameters.values())
+        own = list(function.parameters())
     if slot.number < 0:
         return slot.inline(module)
     x = getattr(module, raw_name(slot.name_in(module)))
     state = list(slot.state_in(module).values())
-    y: Tensor = opaque.evaluate(slot.number, slot.state_names, names, x, *state, *own)
+    y: Tensor = opaque.evaluate(slot.number, slot.state_names, x, *state, *own)
     return y

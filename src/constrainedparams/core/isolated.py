@@ -1,7 +1,8 @@
 """What must not reach f from the outside."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 
@@ -9,8 +10,14 @@ from ..sets.contract import without_autocast
 from . import private
 
 
-@contextmanager
-def isolated(device: torch.device) -> Iterator[None]:
+def isolated(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast, no inference mode, no saved-tensor hooks of somebody else around f."""
-    with torch.inference_mode(False), private.plain_saved_tensors(), without_autocast(device):
+    shield = without_autocast(device)
+    open_ = torch.is_inference_mode_enabled() or private.saved_tensor_hooks()
+    return _isolated(shield) if open_ else shield
+
+
+@contextmanager
+def _isolated(shield: AbstractContextManager[Any]) -> Iterator[None]:
+    with torch.inference_mode(False), private.plain_saved_tensors(), shield:
         yield

@@ -38,7 +38,9 @@ def _slots_of(held: dict[int, Any]) -> list[Any]:
     return [
         slot
         for slot in slots
-        if slot is not None and slot.record is not None and slot.record.leaf_ids() & held.keys()
+        if slot is not None
+        and slot.record is not None
+        and not slot.record.leaf_ids.isdisjoint(held)
     ]
 
 

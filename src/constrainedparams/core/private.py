@@ -71,6 +71,11 @@ def compiled_module() -> type[nn.Module] | None:
     return getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
 
 
+def saved_tensor_hooks() -> bool:
+    """Whether somebody packs what operations save."""
+    return _top_hooks is not None and _top_hooks(True) is not None
+
+
 @contextmanager
 def plain_saved_tensors() -> Iterator[None]:
     """No default saved-tensor hooks inside (activation checkpointing, offloading).

@@ -26,6 +26,7 @@ class Record:
 
     x: Watch
     companions: Companions
+    leaf_ids: frozenset[int]  # of the tensors an optimiser may hold that this value depends on
     graph: Graph | None
     home: weakref.ref[nn.Module]
     node: Any
@@ -33,10 +34,6 @@ class Record:
     y: Constrained
     y_alias: Tensor  # a plain alias sharing the version counter: three times as fast to ask
     y_version: int
-
-    def leaf_ids(self) -> set[int]:
-        """Ids of the tensors an optimiser may hold that this value depends on."""
-        return {id(self.x.tensor), *(id(w.tensor) for _, _, w in self.companions.watches)}
 
     def written(self) -> bool:
         """Whether somebody wrote into y."""
@@ -119,12 +116,14 @@ class Slot:
         function = self.function_of(module)
         x = getattr(module, raw_name(self.name_in(module)))
         low = compute_dtype(x.dtype) != x.dtype  # else f is called as it is, which compiles
-        own = parameters_of(function) if low else {}
+        own = parameters_of(function) if low else []
         return call(function, x, self.state_in(module), own)
 
     def name_in(self, module: nn.Module) -> str:
         """The name of y in ``module``: modules that share a slot may call it differently."""
         slots = module.__dict__.get(SLOTS, {})
+        if slots.get(self.name) is self:
+            return self.name
         return next((name for name, slot in slots.items() if slot is self), self.name)
 
     def state_in(self, module: nn.Module) -> dict[str, Tensor]:
@@ -154,7 +153,7 @@ class Slot:
     def wants_graph(self, module: nn.Module, x: Tensor) -> bool:
         """All but eval() without grad and wholly frozen parameters are evaluated with a graph."""
         trains = x.requires_grad or any(
-            p.requires_grad for p in parameters_of(self.function_of(module)).values()
+            p.requires_grad for p in parameters_of(self.function_of(module))
         )
         return trains and (module.training or torch.is_grad_enabled())
 
@@ -167,7 +166,7 @@ class Slot:
                 f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
                 "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
             )
-        for parameter in (x, *parameters_of(self.function_of(module)).values()):
+        for parameter in (x, *parameters_of(self.function_of(module))):
             guard(parameter)
         if not versioned(x):
             return self.inline(module)
@@ -189,7 +188,9 @@ class Slot:
             inputs, value, record.graph = self.trace(module, x, state)
             self.hand_out(record, module, inputs, value)
         function = self.function_of(module)
-        record.companions = Companions(module, self.name_in(module), self.state_names, function)
+        watched = Companions(module, self.name_in(module), self.state_names, function)
+        record.companions = watched
+        record.leaf_ids = frozenset((id(x), *(id(w.tensor) for _, _, w in watched.watches)))
         record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
         return record
 
@@ -197,9 +198,8 @@ class Slot:
         self, record: Record, module: nn.Module, inputs: tuple[Tensor, ...], value: Tensor
     ) -> None:
         """A new y over the graph of ``record``; without a graph, a copy of the value."""
-        y = value.detach().clone()
-        if record.graph is not None:
-            y = Pullback.apply(record.graph, *inputs)
+        graph = record.graph
+        y = value.detach().clone() if graph is None else Pullback.apply(graph, *inputs)
         record.node, record.home = y.grad_fn, weakref.ref(module)
         record.y_alias = private.detach(y)
         record.y_version = record.y_alias._version
@@ -208,7 +208,7 @@ class Slot:
     def restore(self, module: nn.Module, record: Record) -> None:
         """A refused write leaves the last value standing: the same evaluation, a new y."""
         if record.graph is not None:
-            inputs = (record.x.tensor, *parameters_of(self.function_of(module)).values())
+            inputs = (record.x.tensor, *parameters_of(self.function_of(module)))
             with isolated(record.y_alias.device), torch.enable_grad():
                 self.hand_out(record, module, inputs, record.graph.outputs[0])
             self.record = record
@@ -231,10 +231,9 @@ class Slot:
     ) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
         """f on leaves of its own: the tensors they stand for, the value, the private graph."""
         function = self.function_of(module)
-        parameters = parameters_of(function)
-        inputs = (x, *parameters.values())
+        inputs = (x, *parameters_of(function))
         leaves = tuple(self.leaf(t) for t in inputs)
-        value = call(function, leaves[0], state, dict(zip(parameters, leaves[1:], strict=True)))
+        value = call(function, leaves[0], state, leaves[1:])
         return inputs, value, self.graph(module, value, leaves)
 
     def leaf(self, tensor: Tensor) -> Tensor:

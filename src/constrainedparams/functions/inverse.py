@@ -51,7 +51,7 @@ def _checked_preimage(
             "one tensor."
         )
     x = found.detach().to(value.dtype).contiguous()
-    reached = call(function, x, {}, {})
+    reached = call(function, x, {})
     if reached.shape != value.shape:
         raise ShapeError(
             f"{where}: f(right_inverse(value)) has shape {tuple(reached.shape)} for a value of "
