@@ -25,8 +25,8 @@ COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py:
 MUTANTS = [
     Mutant("private-clone", "core/pullback.py", "o.detach().clone() for o", "o.detach() for o",
            ENGINE),
-    Mutant("free-private-graph", "core/pullback.py", "\"retain_graph\": True", "\"retain_graph\": False",
-           ENGINE),
+    Mutant("free-private-graph", "core/private.py", "cotangents, True, create_graph",
+           "cotangents, False, create_graph", ENGINE),
     Mutant("no-second-order", "core/pullback.py", "if not torch.is_grad_enabled():\n",
            "if True:\n", ENGINE),
     Mutant("foreign-leaf-accepted", "core/pullback.py", "id(leaf) not in own:\n            return leaf",

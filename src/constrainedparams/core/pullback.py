@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..sets.contract import without_autocast
+from . import private
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -35,9 +36,8 @@ class Graph:
         if not pairs or not wanted:
             return (None,) * len(self.leaves)
         outputs, cotangents = zip(*pairs, strict=True)
-        options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
         with without_autocast(outputs[0].device):
-            found = iter(torch.autograd.grad(outputs, wanted, cotangents, **options))
+            found = iter(private.gradients(outputs, tuple(wanted), cotangents, create_graph))
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
 
