@@ -9,7 +9,7 @@ from torch import nn
 
 import constrainedparams as cp
 
-from .oracle import change, constrained_linear, loss_of, tanh_exp
+from .oracle import change, constrained_linear, equal, loss_of, tanh_exp
 
 
 class _Token:
@@ -69,13 +69,51 @@ def test_the_step_empties_the_slot(traced, options):
     layer, f = traced
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, **options)
     for _ in range(3):
-        y = weakref.ref(layer.weight)
         loss_of(layer.weight).backward()
+        y = weakref.ref(layer.weight)
         assert y() is not None and f.alive == 1
         optimizer.step()
         optimizer.zero_grad()
         assert layer._weight_cache is None
         assert y() is None and f.alive == 0
+
+
+def test_a_backward_lets_go_of_y_and_keeps_the_value(traced):
+    """What the loss held dies with the loss's graph, as it does without a cache; f does not run."""
+    layer, f = traced
+    held = layer.weight
+    evaluations = cp.statistics(layer)["weight"].evaluations
+    value, y = held.detach().clone(), weakref.ref(held)
+    loss_of(held).backward()
+    assert layer.weight is held  # somebody holds it: the same object
+    loss_of(layer.weight).backward()
+    del held
+    assert y() is None and f.alive == 1
+    equal(layer.weight, value)
+    first = layer._weight_unconstrained.grad.clone()
+    loss_of(layer.weight).backward()
+    equal(layer._weight_unconstrained.grad, 1.5 * first)
+    assert cp.statistics(layer)["weight"].evaluations == evaluations
+
+
+@pytest.mark.parametrize("mark", ["retain_grad", "hook", "attribute"])
+def test_a_marked_y_is_kept_after_backward(traced, mark):
+    layer, _ = traced
+    seen = []
+    if mark == "retain_grad":
+        layer.weight.retain_grad()
+    elif mark == "hook":
+        layer.weight.register_hook(seen.append)
+    else:
+        layer.weight.note = "mine"
+    for _ in range(2):
+        loss_of(layer.weight).backward()
+    if mark == "retain_grad":
+        assert layer.weight.grad is not None
+    elif mark == "hook":
+        assert len(seen) == 2
+    else:
+        assert layer.weight.note == "mine"
 
 
 def test_another_optimizers_step_leaves_the_slot(traced):

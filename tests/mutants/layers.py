@@ -43,8 +43,8 @@ LAYERS = {
     "assignment of x": [Edit(CLASSES, 'slot.drop("x was assigned")', "pass")],
     "guarded .data": [Edit("core/tensors.py", "x.__class__ = Unconstrained", "pass")],
     "version of y": [
-        Edit(CLASSES, "and record.y_alias._version == record.y_version", ""),
-        Edit(SLOT, "return self.y_alias._version != self.y_version", "return False"),
+        Edit(CLASSES, "and out[1]._version == record.y_version", ""),
+        Edit(SLOT, "return y is not None and y._version != self.y_version", "return False"),
         Edit("core/writes.py", "if y is not None and y._version != version:", "if False:"),
     ],
     "updated()": [Edit(SLOT, 'self.drop("updated() was called")', "pass")],

@@ -41,12 +41,13 @@ class Value:
         if torch.compiler.is_dynamo_compiling():
             return slot.override[-1] if slot.override else tracing.read(slot, module)
         record = slot.record
-        if record is not None and record.graph is not None and not slot.former:
+        out = None if record is None else record.out
+        if out is not None and record.graph is not None and not slot.former:
             key = record.x
             x = module.__dict__["_parameters"].get(self.raw)
             if (
                 x is key.tensor
-                and record.y_alias._version == record.y_version
+                and out[1]._version == record.y_version
                 and not slot.override
                 and not private.dispatch_modes()
                 and private.tracing_state() is None
@@ -62,7 +63,7 @@ class Value:
                 )
             ):
                 slot.counts.hits += 1
-                return record.y
+                return out[0]
         return _read(slot, module)
 
     def __set__(self, module: Any, value: Any) -> None:
@@ -100,7 +101,7 @@ class Cache:
             return None
         x = getattr(module, raw_name(self.name))
         with torch.no_grad():
-            return None if slot.changed(module, x, record) else record.y
+            return None if slot.changed(module, x, record) else slot.again(module, record)
 
     def __set__(self, module: Any, value: Any) -> None:
         raise ConstraintError(

@@ -31,13 +31,29 @@ class Record:
     home: weakref.ref[nn.Module]
     node: Any
     snapshot: verified.Snapshot | None
-    y: Constrained
-    y_alias: Tensor  # a plain alias sharing the version counter: three times as fast to ask
+    out: tuple[Constrained, Tensor] | None  # y and a plain alias, three times as fast to ask
+    held: "weakref.ref[Constrained]"  # y, also after ``loosen``
     y_version: int
+
+    def y(self) -> Constrained | None:
+        """What was handed out, while somebody or this record holds it."""
+        out = self.out
+        return self.held() if out is None else out[0]
 
     def written(self) -> bool:
         """Whether somebody wrote into y."""
-        return self.y_alias._version != self.y_version
+        y = self.y()
+        return y is not None and y._version != self.y_version
+
+    def loosen(self) -> None:
+        """After a backward y lives as long as others hold it: memory falls as it does without f.
+
+        The next read makes another y of the same value. A y that somebody marked is kept.
+        """
+        y = self.y()
+        marked = y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1
+        if not marked and not self.written():
+            self.out = None
 
 
 @dataclass
@@ -108,7 +124,7 @@ class Slot:
         reason = self.counts.reason if record is None else self.changed(module, x, record)
         if record is not None and not reason:
             self.counts.hits += 1
-            return record.y
+            return self.again(module, record)
         return self.evaluate(module, x, reason)
 
     def inline(self, module: nn.Module) -> Tensor:
@@ -176,7 +192,7 @@ class Slot:
         self.counts.reason = reason
         self.record = record
         optimizers.follow(self)
-        return record.y
+        return self.again(module, record)
 
     def build(self, module: nn.Module, x: Tensor) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
@@ -196,22 +212,33 @@ class Slot:
 
     def hand_out(
         self, record: Record, module: nn.Module, inputs: tuple[Tensor, ...], value: Tensor
-    ) -> None:
+    ) -> Constrained:
         """A new y over the graph of ``record``; without a graph, a copy of the value."""
         graph = record.graph
         y = value.detach().clone() if graph is None else Pullback.apply(graph, *inputs)
         record.node, record.home = y.grad_fn, weakref.ref(module)
-        record.y_alias = private.detach(y)
-        record.y_version = record.y_alias._version
-        record.y = as_constrained(y, record.home, self.name_in(module))
+        alias = private.detach(y)
+        record.y_version = alias._version
+        handed = as_constrained(y, record.home, self.name_in(module))
+        record.held, record.out = weakref.ref(handed), (handed, alias)
+        return handed
 
-    def restore(self, module: nn.Module, record: Record) -> None:
-        """A refused write leaves the last value standing: the same evaluation, a new y."""
-        if record.graph is not None:
-            inputs = (record.x.tensor, *parameters_of(self.function_of(module)))
-            with isolated(record.y_alias.device), torch.enable_grad():
-                self.hand_out(record, module, inputs, record.graph.outputs[0])
-            self.record = record
+    def again(self, module: nn.Module, record: Record) -> Constrained:
+        """The y of ``record``; another of the same value and graph when nobody holds it."""
+        y = record.y()
+        if y is None:
+            return self.restore(module, record)
+        if record.out is None:
+            record.out = y, private.detach(y)
+        return y
+
+    def restore(self, module: nn.Module, record: Record) -> Constrained:
+        """The same evaluation, a new y over its graph."""
+        assert record.graph is not None
+        value = record.graph.outputs[0]
+        inputs = (record.x.tensor, *parameters_of(self.function_of(module)))
+        with isolated(value.device), torch.enable_grad():
+            return self.hand_out(record, module, inputs, value)
 
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
         """f at a start that nobody has taken yet: every complaint comes before any change.
@@ -222,7 +249,7 @@ class Slot:
             if isinstance(x, nn.Parameter) and versioned(x):
                 self.record = self.build(module, x)
                 self.counts = Counts(evaluations=1, reason="registration")
-                return self.record.y
+                return self.again(module, self.record)
             start = x.detach() if versioned(x) else x.clone()
             return self.trace(module, start.requires_grad_(), state)[1].detach()
 
@@ -278,6 +305,8 @@ class Slot:
             grad = graph.pending if grad is None else grad + graph.pending
             graph.pending = None
         self.counts.pullbacks += 1
+        if current and self.record is not None:
+            self.record.loosen()
         return False, grad
 
     # letting go ---------------------------------------------------------------------------------
@@ -301,11 +330,11 @@ class Slot:
                 "are pending. Run the last backward outside the block before x changes, or drop "
                 "the sums with `discard()`."
             )
-        held, version = weakref.ref(record.y), record.y_alias._version
-        home = record.home()
+        held, home, y = record.held, record.home(), record.y()
+        version = record.y_version if y is None else y._version
         self.record = None
         self.counts.reason = reason
-        del record
+        del record, y
         if held() is not None and home is not None:
             _let_go(home, held)
         if held() is not None:

@@ -28,12 +28,13 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     if record is None or not record.written():
         return
     x = getattr(module, raw_name(name))
-    in_graph = record.y.grad_fn is not record.node
+    y = record.y()
+    in_graph = y.grad_fn is not record.node
     both = told or not versioned(x) or not record.x.same(x)
-    value = record.y_alias.clone()
+    value = y.detach().clone()
     slot.drop("y was written in place")
     if in_graph:
-        slot.restore(module, record)
+        _stand(slot, module, record)
         raise ConstraintError(
             f"{where} was modified in place with grad mode on: it would no longer be f(x). Use an "
             f"out-of-place operation, or `with torch.no_grad():` to set a new value. The last good "
@@ -48,10 +49,17 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     try:
         assign(slot, module, value)
     except (ConstraintViolation, NoRightInverse) as error:
-        slot.restore(module, record)
+        _stand(slot, module, record)
         raise type(error)(
             f"{error} (The value was written in place; the last good value is kept.)"
         ) from None
+
+
+def _stand(slot: Any, module: nn.Module, record: Any) -> None:
+    """A refused write leaves the last value standing; without a graph f gives it again."""
+    if record.graph is not None:
+        slot.restore(module, record)
+        slot.record = record
 
 
 def replace(slot: Any, module: nn.Module, value: Any) -> None:
