@@ -20,6 +20,7 @@ CLASSES, KEY, SLOT = "attach/classes.py", "core/key.py", "core/slot.py"
 LAYERS = {
     "bypass": [
         Edit(SLOT, "if private.transforming():", "if False:"),
+        Edit(CLASSES, "if torch.compiler.is_compiling() and not slot.override:", "if False:"),
         Edit(CLASSES, "and not private.dispatch_modes()", ""),
         Edit(CLASSES, "and private.tracing_state() is None", ""),
     ],
