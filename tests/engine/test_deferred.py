@@ -1,5 +1,7 @@
 """deferred_pullback: gradients add up at y, f is differentiated once per optimiser step."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,24 @@ def test_one_derivative_per_optimizer_step():
             o.step()
             o.zero_grad()
         equal(layer._weight_unconstrained, x)
+
+
+def test_one_object_entered_for_each_micro_batch():
+    """As loops with no_sync() are written: its sums go on, those of another object are refused."""
+    layer, counting = counted_linear(skew_exp)
+    batches = torch.rand(BATCHES, 2, 4)
+    deferral = cp.deferred_pullback(layer)
+    for number, batch in enumerate(batches):
+        with deferral if number < BATCHES - 1 else contextlib.nullcontext():
+            layer(batch).sin().sum().backward()
+        if number == 1:
+            with pytest.raises(cp.PendingGradients, match="enter one object"):
+                cp.deferred_pullback(layer).__enter__()
+    assert counting.counts == (1, 1)
+    x = layer._weight_unconstrained.detach().clone().requires_grad_()
+    for batch in batches:
+        (batch @ skew_exp(x).t()).sin().sum().backward()
+    equal(layer._weight_unconstrained.grad, x.grad)
 
 
 def test_inside_nothing_is_differentiated():

@@ -139,3 +139,24 @@ def test_wrapped_says_where_the_module_is():
     model = torch.compile(linear(), backend="eager")
     assert "_orig_mod" in message(lambda: register(model, "weight", Orthogonal()))
     assert ".module" in message(lambda: register(nn.DataParallel(linear()), "weight", Orthogonal()))
+
+
+def test_a_layer_parametrized_by_torch():
+    layer = torch.nn.utils.parametrizations.orthogonal(linear())
+    assert "remove_parametrizations" in message(lambda: register(layer, "weight", Orthogonal()))
+
+
+def scaled(scale):
+    def f(x, *, by=scale):
+        return by * x
+
+    return f
+
+
+def test_a_cell_that_runs_twice():
+    layer = register(linear(), "weight", scaled(torch.ones(2, 1, 4)[0]))
+    register(layer, "weight", scaled(torch.ones(2, 1, 4)[0]))  # equal in all that it depends on
+    assert "notebook" in message(lambda: register(layer, "weight", scaled(2.0)))
+    layer = register(linear(), "weight", scaled(1.0))
+    register(layer, "weight", scaled(1.0))
+    assert "already" in message(lambda: register(layer, "weight", scaled(5.0)))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..core import private
 from ..sets.contract import Constraint
@@ -56,6 +57,11 @@ def parameter_for(module: nn.Module, name: Any) -> str:
                 f"belongs to the module inside the wrapper, `module.{wrapper}`. Register on that "
                 "one before wrapping it."
             )
+    if parametrize.is_parametrized(module, name):
+        return (
+            "is parametrized by torch. First "
+            f'`torch.nn.utils.parametrize.remove_parametrizations(module, "{name}")`.'
+        )
     if isinstance(value := getattr(module, name, None), nn.Module):
         known = [k for k, p in value._parameters.items() if p is not None]
         return f"is a {kind(value)}, no nn.Parameter." + (_write(name, known[0]) if known else "")

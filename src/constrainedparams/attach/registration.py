@@ -92,6 +92,7 @@ def prepare(
     validation.refuse_wrapped(module, wrapped)
     validation.refuse_convolution(module, name, parameter, function)
     validation.refuse_rescaled(module, name)
+    validation.refuse_tied(module, name, parameter)
     # A class may let nobody derive from it.
     generated_class(base_of(module), tuple(sorted({*slots_of(module), name})))
     slot = Slot(name, function, _possible(update, parameter))

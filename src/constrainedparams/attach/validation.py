@@ -3,7 +3,7 @@
 import gc
 import sys
 import weakref
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from ..core import private
 from ..core.slot import MODES, Slot
-from ..core.tensors import raw_name
+from ..core.tensors import Unconstrained, raw_name
 from ..errors import RegistrationError
 from ..functions.describe import describe
 from ..sets.contract import Constraint, MatrixConstraint, VectorConstraint
@@ -52,17 +52,29 @@ def same_or_refuse(module: nn.Module, slot: Slot, function: Any, update: str) ->
         raise RegistrationError(
             f"{slot.where(module)} is already constrained by {describe(slot.function)} "
             f"(update={slot.mode!r}). Before registering another function call "
-            f"`remove_constrained_parameter(module, {slot.name_in(module)!r})`."
+            f"`remove_constrained_parameter(module, {slot.name_in(module)!r})`. (A cell of a "
+            "notebook that runs twice makes a new object: make it in a cell of its own.)"
         )
 
 
 def _same_function(one: Any, other: Any) -> bool:
     """A notebook cell that runs twice makes an equal function, not the same one."""
     if isinstance(one, FunctionType) and isinstance(other, FunctionType):
-        cells = [[c.cell_contents for c in f.__closure__ or ()] for f in (one, other)]
-        held = all(a is b for a, b in zip(*cells, strict=False))
-        return held and (one.__code__, one.__defaults__) == (other.__code__, other.__defaults__)
+        parts = [
+            [f.__code__, *(c.cell_contents for c in f.__closure__ or ()), *(f.__defaults__ or ())]
+            + [part for item in sorted((f.__kwdefaults__ or {}).items()) for part in item]
+            for f in (one, other)
+        ]
+        alike = len(parts[0]) == len(parts[1])
+        return alike and all(_same_value(a, b) for a, b in zip(*parts, strict=True))
     return one is other or (isinstance(one, Constraint) and one == other)
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or (one.dtype == other.dtype and torch.equal(one, other))
+    plain = (type(None), bool, int, float, complex, str, CodeType)
+    return one is other or (type(one) is type(other) and isinstance(one, plain) and one == other)
 
 
 def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
@@ -109,6 +121,24 @@ def refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function
             f"{has} vectors. Say which axes: dim={tuple(range(1, parameter.ndim))} for one vector "
             f"for each filter, or dim={parameter.ndim - 1} for the last axis."
         )
+
+
+def refuse_tied(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """x of one parameter as the value of another would be two functions of one tensor.
+
+    Parameters of an ``nn.Module`` f have the class of x too, hence the search.
+    """
+    if not isinstance(parameter, Unconstrained):
+        return
+    for holder in gc.get_referrers(parameter):
+        entries = holder if isinstance(holder, dict) else {}
+        keys = [key for key, value in entries.items() if value is parameter]
+        if any(isinstance(key, str) and key.endswith("_unconstrained") for key in keys):
+            raise RegistrationError(
+                f"{guesses.kind(module)}.{name} is the unconstrained tensor of another constrained "
+                "parameter, with which it was tied. Tie it to the constrained one instead: "
+                f'`share_constrained_parameter(other, "{name}", module)`.'
+            )
 
 
 def refuse_rescaled(module: nn.Module, name: str) -> None:

@@ -1,5 +1,6 @@
 """Gradient accumulation with one derivative of f per optimiser step."""
 
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +13,14 @@ from ..errors import PendingGradients
 class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     """Inside, a backward adds up dL/dy at y; the first backward outside carries the sum to x.
 
-    Used like DDP's ``no_sync()``: all micro-batches but the last run inside. Then f is
-    differentiated once per optimiser step. ``torch.autograd.grad(loss, x)`` and
-    ``create_graph=True`` do not work inside. Nested blocks count as one.
+    All micro-batches but the last run inside. Then f is differentiated once per optimiser step. One
+    object may be entered for each micro-batch, as DDP's ``no_sync()`` is: its sums go on. A step
+    that is skipped needs ``discard()``: ``zero_grad`` knows nothing of the sums.
+    ``torch.autograd.grad(loss, x)`` and ``create_graph=True`` do not work inside. Nested blocks
+    count as one.
 
     Raises:
-        PendingGradients: the outermost block is entered while sums of an earlier one are pending.
+        PendingGradients: the outermost block is entered while sums of another one are pending.
 
     Example:
         >>> import torch
@@ -35,6 +38,7 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     def __init__(self, model: nn.Module):
         self.model = model
         self._entered: list[list[Any]] = []
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # that hold sums of this object
 
     def _slots(self) -> list[Any]:
         return [slot for module in self.model.modules() for slot in slots_of(module).values()]
@@ -42,11 +46,12 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     def __enter__(self) -> "deferred_pullback":
         slots = self._slots()
         for slot in slots:
-            if not slot.deferring and slot.pending():
+            if not slot.deferring and slot.pending() and slot.record.graph not in self._graphs:
                 raise PendingGradients(
                     f"`{slot.name}` still has gradients of an earlier deferred_pullback block "
                     "pending: their last backward outside the block is missing. Run it, or call "
-                    "`discard()` to skip that step."
+                    "`discard()` to skip that step. To enter a block for each micro-batch, enter "
+                    "one object: `accumulate = deferred_pullback(model)`, `with accumulate:`."
                 )
         for slot in slots:
             slot.deferring += 1
@@ -59,8 +64,10 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for slot in self._entered.pop():
+        slots = self._entered.pop()
+        for slot in slots:
             slot.deferring = max(0, slot.deferring - 1)
+        self._graphs.update(slot.record.graph for slot in slots if slot.pending())
         if kind is not None:
             self.discard()
 

@@ -1,4 +1,4 @@
-"""The class of the request, the typed mix-in, and the opt-in method on every ``nn.Module``."""
+"""`Parametrized`, the typed mix-in, and the opt-in method on every ``nn.Module``."""
 
 from typing import Any, Self
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..attach.checkpoints import mend
 from ..attach.classes import slots_of
 from ..core.slot import Slot
 from ..core.tensors import raw_name
@@ -29,6 +30,7 @@ def peek(module: nn.Module, name: str) -> Tensor:
         return slot.override[-1].detach()
     record = slot.record
     with torch.no_grad():
+        mend(module, slot)
         if record is not None and not slot.changed(module, _x(module, name), record):
             y = record.y()
             return slot.again(module, record).detach() if y is None else y.detach()

@@ -8,6 +8,7 @@ from ..attach.classes import set_class, slots_of
 from ..attach.registration import rename, retire
 from ..attach.tie import Tie, held
 from ..attach.validation import parameter_of, refuse_wrapped
+from ..core.slot import Slot
 from ..core.tensors import SLOTS, function_name, raw_name, state_name
 from ..errors import RegistrationError, ShapeError
 from .queries import slot_of
@@ -60,20 +61,11 @@ def share_constrained_parameter(
             f"{slots_of(target)[target_name].where(target)} is already constrained. Call "
             f"`remove_constrained_parameter(target, {target_name!r})` before sharing."
         )
-    parameter = parameter_of(target, target_name)
-    x = source._parameters[raw_name(name)]
+    x, where = source._parameters[raw_name(name)], f"{type(target).__name__}.{target_name}"
     assert x is not None
-    where = f"{type(target).__name__}.{target_name}"
-    if tuple(parameter.shape) != slot.shape and parameter is not x:
-        raise ShapeError(
-            f"{where} has shape {tuple(parameter.shape)}; {slot.where(source)} has shape "
-            f"{slot.shape}. Share between parameters of one shape."
-        )
-    if (parameter.dtype, parameter.device) != (x.dtype, x.device):
-        raise RegistrationError(
-            f"{where} is {parameter.dtype} on {parameter.device}; {slot.where(source)} is "
-            f"{x.dtype} on {x.device}. Move one of the modules before sharing."
-        )
+    parameter = parameter_of(target, target_name)
+    if parameter is not x:
+        _refuse_unlike(parameter, x, slot, where, slot.where(source))
     refuse_wrapped(target)
     if parameter is not x:
         retire(parameter, where)
@@ -87,3 +79,19 @@ def share_constrained_parameter(
     target.__dict__.setdefault(SLOTS, {})[target_name] = slot
     set_class(target)
     return target
+
+
+def _refuse_unlike(
+    parameter: nn.Parameter, x: nn.Parameter, slot: Slot, where: str, origin: str
+) -> None:
+    if tuple(parameter.shape) != slot.shape:
+        raise ShapeError(
+            f"{where} has shape {tuple(parameter.shape)}; {origin} has shape {slot.shape}. Share "
+            "between parameters of one shape; to use one transposed, read it in forward: "
+            "`F.linear(z, encoder.weight.mT)`."
+        )
+    if (parameter.dtype, parameter.device) != (x.dtype, x.device):
+        raise RegistrationError(
+            f"{where} is {parameter.dtype} on {parameter.device}; {origin} is {x.dtype} on "
+            f"{x.device}. Move one of the modules before sharing."
+        )
