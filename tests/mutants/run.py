@@ -34,7 +34,7 @@ MUTANTS = [
     Mutant("leaf-is-x", "core/slot.py", "alias = tensor.detach()\n", "return tensor\n",
            ENGINE),
     Mutant("key-without-version", "attach/classes.py",
-           "and key.alias._version == key.version", "", ENGINE),
+           "key.alias._version == key.version", "True", ENGINE),
     Mutant("slow-key-without-version", "core/key.py",
            "and self.alias._version == self.version", "", ENGINE),
     Mutant("key-without-pointer", "attach/classes.py",
