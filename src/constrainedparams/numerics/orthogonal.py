@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .elementary import precise, with_value
 from .exponential import expm
+from .skew_exponential import expm_skew
 
 __all__ = [
     "cayley",
@@ -54,7 +55,7 @@ def exponential(x: Tensor) -> Tensor:
     """
     n, k = x.shape[-2:]
     if n == k:
-        return expm(_skew(x))
+        return expm_skew(_skew(x))
     # R^H R loses half of the digits of R, so this small part runs in double precision.
     s, r = _skew(precise(x[..., :k, :])), precise(x[..., k:, :])
     # Balanced: [0; R/c] instead of [0; R] makes the blocks I and R^H R equally large.
