@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
 
 ENGINE = "tests/engine"
 SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkpoints.py"
+SKEW = "tests/numerics/test_skew_exponential.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 MUTANTS = [
     Mutant("private-clone", "core/pullback.py", "o.detach().clone() for o", "o.detach() for o",
@@ -141,6 +142,23 @@ MUTANTS = [
     Mutant("small-squares-lost", "numerics/orthogonal.py",
            "torch.where(on_diagonal, (1 - lengths).to(y.dtype), -(y.mH @ y))",
            "on_diagonal.to(y.dtype) - y.mH @ y", "tests/numerics/test_orthogonal.py"),
+    Mutant("constants-are-differentiated", "numerics/skew_exponential.py",
+           "if torch.is_grad_enabled() or _has_tangent(a) or _has_tangent(g):", "if False:", SKEW),
+    Mutant("tangents-are-forgotten", "numerics/skew_exponential.py",
+           "if torch.is_grad_enabled() or _has_tangent(a) or _has_tangent(g):",
+           "if torch.is_grad_enabled():", SKEW),
+    Mutant("second-order-on-the-first-polynomial", "numerics/skew_exponential.py", "plan = _plan(norm, _TAYLOR)",
+           "plan = _plan(norm, _table(a))", SKEW),
+    Mutant("one-doubling-less", "numerics/skew_exponential.py", "math.ceil(math.log2(norm / reach))",
+           "math.floor(math.log2(norm / reach))", SKEW),
+    Mutant("one-doubling-more", "numerics/skew_exponential.py", "math.ceil(math.log2(norm / reach))",
+           "math.ceil(math.log2(norm / reach)) + 1", SKEW),
+    Mutant("complex-eigenvalues-in-pairs", "numerics/skew_exponential.py", "1 if a.is_complex() else 2", "2", SKEW),
+    Mutant("bound-by-the-eighth-moment-alone", "numerics/skew_exponential.py", "for _ in range(6):", "for _ in range(0):", SKEW),
+    Mutant("the-not-finite-decide", "numerics/skew_exponential.py", "norms = norms.nan_to_num(0.0, 0.0)", "pass", SKEW),
+    Mutant("lazy-conjugation", "numerics/skew_exponential.py", "return x.mH.resolve_conj()", "return x.mH", SKEW),
+    Mutant("lazy-conjugation-of-the-input", "numerics/skew_exponential.py", "_chain(a.resolve_conj())", "_chain(a)", SKEW),
+    Mutant("a-norm-frozen-into-a-graph", "numerics/skew_exponential.py", "proxies.get_proxy_mode() is not None", "False", SKEW),
 ]  # fmt: skip
 
 
