@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test lint format mutants bench-engine clean
+.PHONY: demo test fuzz lint format mutants bench-engine clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -18,6 +18,13 @@ demo: $(VENV)/.demo
 # One thread for each of the workers: torch threads that wait for a busy core cost 30 times the work.
 test: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
+
+# New random histories of a constrained network beside the naive one, then the table of pairs of rules.
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/.dev
+	cd tests && OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) \
+	  ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -s --timeout 0 $(ARGS) fuzz
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
