@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test fuzz lint format mutants bench-engine clean
+.PHONY: demo test fuzz lint format mutants bench-engine bench-kernels clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -45,6 +45,10 @@ mutants: $(VENV)/.dev
 # ARGS=--quick takes seconds, ARGS=--publish puts the run into docs/benchmarks.md.
 bench-engine: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.engine $(ARGS)
+
+# What the exponential of a skew matrix costs in matrix products of its size: about five minutes.
+bench-kernels: $(VENV)/.bench
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.kernels $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -157,7 +157,6 @@ MUTANTS = [
     Mutant("bound-by-the-eighth-moment-alone", "numerics/skew_exponential.py", "for _ in range(6):", "for _ in range(0):", SKEW),
     Mutant("the-not-finite-decide", "numerics/skew_exponential.py", "norms = norms.nan_to_num(0.0, 0.0)", "pass", SKEW),
     Mutant("lazy-conjugation", "numerics/skew_exponential.py", "return x.mH.resolve_conj()", "return x.mH", SKEW),
-    Mutant("lazy-conjugation-of-the-input", "numerics/skew_exponential.py", "_chain(a.resolve_conj())", "_chain(a)", SKEW),
     Mutant("a-norm-frozen-into-a-graph", "numerics/skew_exponential.py", "proxies.get_proxy_mode() is not None", "False", SKEW),
 ]  # fmt: skip
 

@@ -25,8 +25,8 @@ _Table = tuple[tuple[float, tuple[float, ...]], ...]
 
 # (largest norm, coefficients of 1, x, x^2, ...). On i [-norm, norm] the *derivative* of each
 # polynomial is about as near to that of exp as p(0) = 1 allows, since the gradient is made of its
-# divided differences; p itself is nearer still. Those for matrices near 0 have p'(0) = 1 as well.
-# In units of rounding values and derivatives are off by at most 6, and by 3 and 13 in the table of
+# divided differences; p itself is nearer still. Those for small norms have p'(0) = 1 as well.
+# In units of rounding values and derivatives are off by at most 6, and by 6 and 15 in the table of
 # single precision for size 16 and more: 4 sqrt(n) is the measure.
 # fmt: off
 _SINGLE_SMALL: _Table = (
@@ -41,9 +41,9 @@ _SINGLE_SMALL: _Table = (
 )
 _SINGLE: _Table = (
     (0.11, (1.0, 1.0, 0.4999998092541893, 0.16652738535453793, 0.04163515029208974)),
-    (1.3, (1.0, 0.9999984774317923, 0.4999996210887465, 0.16665708969684827,
-           0.04166516267888847, 0.008316244454451704, 0.0013867433435096584,
-           0.00018674958711721045, 2.352195581129535e-05)),
+    (1.3, (1.0, 1.0, 0.4999996216185582, 0.16665963402915754, 0.04166516674151248,
+           0.008318103490270099, 0.0013867470899619396, 0.00018720606838660439,
+           2.3522938424497485e-05)),
     (3.25, (1.0, 0.9999988374375391, 0.4999997068547801, 0.16666400461426034,
             0.04166627302383141, 0.008331552591317626, 0.0013886882933499885,
             0.00019789234697733263, 2.4752173642525153e-05, 2.6803518350282465e-06,
@@ -322,13 +322,13 @@ class _ExpmSkew(torch.autograd.Function):
 # operation, and one more for the way back, which makes the chain again.
 @torch.library.custom_op("constrainedparams::expm_skew", mutates_args=())
 def _opaque(a: Tensor) -> Tensor:
-    return (_identity(a) + _chain(a.resolve_conj())[-1][-1]).contiguous()
+    return (_identity(a) + _chain(a)[-1][-1]).contiguous()
 
 
 @torch.library.custom_op("constrainedparams::expm_skew_pullback", mutates_args=())
 def _opaque_pullback(a: Tensor, g: Tensor) -> Tensor:
-    plan, unit, powers, values = _chain(a.resolve_conj())
-    return (_pullback(powers, plan, values[:-1], g.resolve_conj()) / unit).contiguous()
+    plan, unit, powers, values = _chain(a)
+    return (_pullback(powers, plan, values[:-1], g) / unit).contiguous()
 
 
 @_opaque.register_fake
