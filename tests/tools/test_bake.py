@@ -388,7 +388,8 @@ def test_in_place_takes_the_memory_of_one_layer(training):
 
     work(1)
     one, many = work(1), work(12)
-    assert 0 < many <= one < 8 * 64 * 64 * 8, (one, many)
+    # The exponential works with 8 matrices and a number: powers, sums, what a copy needs.
+    assert 0 < many <= one < 9 * 64 * 64 * 8, (one, many)
 
 
 def test_nothing_of_the_engine_stays_alive():
