@@ -2,9 +2,8 @@
 
 The naive one (``pair.py``) runs f inline at every use and caches nothing. After each rule every y is
 f(x), every gradient is the naive one, and ``statistics`` counts at most one evaluation per change.
-``make test`` runs a fixed set of histories; ``make fuzz FUZZ_SECONDS=3600`` draws new ones and prints
-which pairs of rules followed each other; it also shrinks what fails. Mutants of the engine that must not survive this file are
-in ``tests/mutants/run.py`` with ``tests="tests/fuzz"``.
+``make test`` runs a fixed set of histories; ``make fuzz FUZZ_SECONDS=3600`` draws new ones, prints
+which pairs of rules followed each other, and shrinks what fails.
 """
 
 import copy

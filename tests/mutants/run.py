@@ -158,6 +158,10 @@ MUTANTS = [
     Mutant("the-not-finite-decide", "numerics/skew_exponential.py", "norms = norms.nan_to_num(0.0, 0.0)", "pass", SKEW),
     Mutant("lazy-conjugation", "numerics/skew_exponential.py", "return x.mH.resolve_conj()", "return x.mH", SKEW),
     Mutant("a-norm-frozen-into-a-graph", "numerics/skew_exponential.py", "proxies.get_proxy_mode() is not None", "False", SKEW),
+    Mutant("histories-after-fused", "core/optimizers.py",
+           "if versioned(p) and p._version == version:", "if False:", "tests/fuzz"),
+    Mutant("histories-of-orders", "core/pullback.py", "if not torch.is_grad_enabled():\n",
+           "if True:\n", "tests/fuzz"),
 ]  # fmt: skip
 
 
