@@ -43,10 +43,13 @@ def length(x: Tensor) -> Tensor:
     return (size * _norm(z)).squeeze(-1)
 
 
-def relative_distance(y: Tensor, nearest: Tensor) -> Tensor:
-    """|y - nearest|_F / |y|_F, one number for each matrix; 0 for y = 0."""
-    size = length(y.flatten(-2))
-    gap = length((y - nearest).flatten(-2))
+def relative_distance(y: Tensor, nearest: Tensor, axes: int = 2) -> Tensor:
+    """|y - nearest| over the larger of |y| and |nearest|, 0 where both are 0.
+
+    Euclidean norms over the last ``axes`` axes.
+    """
+    size = torch.maximum(length(y.flatten(-axes)), length(nearest.flatten(-axes)))
+    gap = length((y - nearest).flatten(-axes))
     return torch.where(size == 0, torch.zeros_like(size), gap / size)
 
 

@@ -1,10 +1,15 @@
 """The sets; each file holds one of them and nothing else."""
 
+from .block_diagonal import BlockDiagonal
 from .cholesky_factor import CholeskyFactor
+from .circulant import Circulant
 from .contract import Constraint
+from .diagonal import Diagonal
+from .fixed_entries import FixedEntries
 from .grassmann import Grassmann
 from .interval import Interval
 from .invertible import Invertible
+from .lower_triangular import LowerTriangular
 from .non_negative import NonNegative
 from .orthogonal import Orthogonal
 from .positive import Positive
@@ -15,13 +20,21 @@ from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
 from .stiefel import Stiefel
 from .symmetric import Symmetric
+from .toeplitz import Toeplitz
+from .traceless import Traceless
+from .upper_triangular import UpperTriangular
 
 __all__ = [
+    "BlockDiagonal",
     "CholeskyFactor",
+    "Circulant",
     "Constraint",
+    "Diagonal",
+    "FixedEntries",
     "Grassmann",
     "Interval",
     "Invertible",
+    "LowerTriangular",
     "NonNegative",
     "Orthogonal",
     "Positive",
@@ -32,4 +45,7 @@ __all__ = [
     "Sphere",
     "Stiefel",
     "Symmetric",
+    "Toeplitz",
+    "Traceless",
+    "UpperTriangular",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import DtypeError, OptionError
 
 __all__ = ["Constant", "as_constant", "as_tensor", "broadcasts"]
 
@@ -42,7 +42,16 @@ class Constant:
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
-        """The constant on the device and in the dtype of ``x``; made once for each."""
+        """The constant on the device and in the dtype of ``x``; made once for each.
+
+        Raises:
+            DtypeError: the constant is complex and ``x`` is not.
+        """
+        if self.value.is_complex() and not x.is_complex():
+            raise DtypeError(
+                f"the set has a complex constant and got {x.dtype}; expected a complex tensor. "
+                "Cast it first, for example with `.to(torch.complex64)`, or take a real constant."
+            )
         if torch.compiler.is_compiling():  # from numbers: a compiler refuses tensors it has not met
             return torch.tensor(self._numbers, dtype=x.dtype, device=x.device)
         key = (x.device, x.dtype)

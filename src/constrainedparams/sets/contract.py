@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
 from .constants import as_constant
-from .views import BATCH, Axes, Dim, Sizes, View, frozen_dim, frozen_sizes
+from .views import BATCH, Axes, Dim, Folded, Moved, Sizes, View, frozen_dim, frozen_sizes
 
-__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint"]
+__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square"]
 
 Shape = tuple[int, ...]
+Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
 
@@ -33,6 +34,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def raised(t: Tensor) -> Tensor:
     """``t`` in the dtype in which maps are computed (differentiably)."""
     return t.to(compute_dtype(t.dtype))
+
+
+def not_square(shape: Shape, remedy: str) -> str | None:
+    """What :meth:`Constraint._check` says of matrices that are not square, None of others."""
+    return None if shape[-2] == shape[-1] else f"expected square matrices. {remedy}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +72,7 @@ class Constraint(ABC):
     view: ClassVar[Any] = None
     sizes: ClassVar[Any] = None
     dim: ClassVar[Any] = None
-    _layout: ClassVar[View | Axes | None] = None
+    _layout: ClassVar[Layout | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -145,7 +151,7 @@ class Constraint(ABC):
                 value = torch.where(off, self._polish(value), value)
             found = self._right_inverse(value)
         x, state = found if isinstance(found, tuple) else (found, {})
-        x = self._write(x, self.unconstrained_shape(shape))
+        x = self._write_x(x, self.unconstrained_shape(shape), shape)
         x = x.to(y.dtype).clone(memory_format=torch.contiguous_format)
         if not self.state_names:
             return x
@@ -159,9 +165,10 @@ class Constraint(ABC):
         wide, known = self._inputs(x, state)
         with without_autocast(x.device):
             moved, after = self._retract(wide, **known)
-        shape = tuple(x.shape)
+        own = tuple(x.shape)
+        shape = self._constrained_shape(own)
         after = {k: self._write(v, shape).contiguous() for k, v in after.items()}
-        return self._write(moved, shape).to(x.dtype).contiguous(), after
+        return self._write_x(moved, own, shape).to(x.dtype).contiguous(), after
 
     @final
     def log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
@@ -246,8 +253,9 @@ class Constraint(ABC):
         matrix = self._matrix_shape(shape)
         if len(matrix) < self.event_dim:
             kind = {1: "vectors: at least one axis", 2: "matrices: at least two axes"}
+            expected = kind.get(self.event_dim, f"at least {self.event_dim} axes")
             raise ShapeError(
-                f"{self!r} got shape {shape}; expected {kind[self.event_dim]}. Give it a parameter "
+                f"{self!r} got shape {shape}; expected {expected}. Give it a parameter "
                 "with more axes, or use a set of numbers such as Interval."
             )
         if (reason := self._check(matrix)) is not None:
@@ -371,7 +379,7 @@ class Constraint(ABC):
                 )
         wide = raised(x)
         known = {k: self._read(v.to(wide.dtype)) for k, v in state.items()}
-        return (self._read(wide) if shape == tuple(x.shape) else wide), known
+        return (self._read(wide) if self._reads_x(tuple(x.shape), shape) else wide), known
 
     def _check_dtype(self, t: Tensor) -> None:
         if not (t.is_floating_point() or (t.is_complex() and self.has_complex)):
@@ -397,7 +405,7 @@ class Constraint(ABC):
         """A tensor of batch shape made to broadcast against y."""
         return flags.reshape(flags.shape + (1,) * self.event_dim)
 
-    def _make_layout(self) -> View | Axes | None:
+    def _make_layout(self) -> Layout | None:
         """How a tensor is read; None where its last ``event_dim`` axes are the element."""
         return None
 
@@ -409,6 +417,16 @@ class Constraint(ABC):
 
     def _write(self, t: Tensor, shape: Shape) -> Tensor:
         return t if self._layout is None else self._layout.write(t, shape)
+
+    def _reads_x(self, own: Shape, shape: Shape) -> bool:
+        """Whether x of shape ``own`` is read as y of shape ``shape`` is; hooks get it raw if not.
+
+        Axes can be found in an x of other lengths; a pattern fits y only.
+        """
+        return own == shape or not isinstance(self._layout, View)
+
+    def _write_x(self, x: Tensor, own: Shape, shape: Shape) -> Tensor:
+        return self._write(x, own) if self._reads_x(own, shape) else x
 
 
 # What no subclass may replace: the public methods carry the checks.

@@ -1,19 +1,17 @@
 """Skew-symmetric matrices."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from ..numerics.vectors import relative_distance
-from .contract import MatrixConstraint, Shape
+from .contract import MatrixConstraint, Shape, not_square
+from .linear import Linear
 
 __all__ = ["Skew"]
 
 
 @dataclass(frozen=True, repr=False)
-class Skew(MatrixConstraint):
+class Skew(MatrixConstraint, Linear):
     """Skew-symmetric matrices, y = -y^T. Complex matrices too: with y^T, not with y^H.
 
     y = (x - x^T)/2, the orthogonal projector (for real x nearest in every orthogonally
@@ -41,35 +39,15 @@ class Skew(MatrixConstraint):
                 [-1.,  0.]])
     """
 
-    has_complex: ClassVar[bool] = True
-    onto = property(lambda self: "the whole set")
-    one_to_one = property(lambda self: False)
-    smooth = property(lambda self: True)
-    decay_target = property(lambda self: "0")
-
     def _check(self, shape: Shape) -> str | None:
-        if shape[-2] == shape[-1]:
-            return None
-        return (
-            "expected square matrices. Read it as square blocks with view=, or use a set that has "
-            "rectangular ones, such as Orthogonal."
+        return not_square(
+            shape,
+            "Read it as square blocks with view=, or use a set that has rectangular ones, such as "
+            "Orthogonal.",
         )
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return 0.5 * x - 0.5 * x.mT
-
-    def _right_inverse(self, y: Tensor) -> Tensor:
-        return self._forward(y)
-
-    def _residual(self, y: Tensor) -> Tensor:
-        return relative_distance(y, self._forward(y))
-
-    def _project(self, y: Tensor) -> Tensor:
-        return self._forward(y)
-
-    def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        draw = torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator)
-        return self._forward(draw)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         n = shape[-1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import OptionError, ShapeError
 
-__all__ = ["BATCH", "Axes", "View", "frozen_dim", "frozen_sizes"]
+__all__ = ["BATCH", "Axes", "Folded", "Moved", "View", "frozen_dim", "frozen_sizes"]
 
 BATCH = "batch"
 Sizes = Mapping[str, int] | tuple[tuple[str, int], ...] | None
@@ -99,8 +99,8 @@ class View:
         return rearrange(matrices, f"{self.right} -> {self.left}", **self.axes(shape))
 
 
-class Axes:
-    """The axes of a tensor that together are one vector; the others are its batch."""
+class _Chosen:
+    """The axes that ``dim`` names; the others are a batch."""
 
     def __init__(self, dim: Dim) -> None:
         self.dim = dim
@@ -117,6 +117,10 @@ class Axes:
             f"shape {shape} has {len(shape)} axes; dim={self.dim} must name each of its axes at "
             "most once, and no other. Give another dim=, or None for the whole tensor."
         )
+
+
+class Axes(_Chosen):
+    """The axes that together are one vector."""
 
     def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The batch axes, then the length of the vectors."""
@@ -137,3 +141,73 @@ class Axes:
             return vectors.squeeze(-1)
         parts = vectors.unflatten(-1, [shape[axis] for axis in axes])
         return parts.movedim(list(range(-len(axes), 0)), axes)
+
+
+class Moved(_Chosen):
+    """The axes that together are one element of the set, each of them kept."""
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The batch axes, then the chosen ones."""
+        axes = self.axes(shape)
+        batch = [length for i, length in enumerate(shape) if i not in axes]
+        return (*batch, *(shape[axis] for axis in axes))
+
+    def read(self, t: Tensor) -> Tensor:
+        """``t`` with the chosen axes last."""
+        axes = self.axes(tuple(t.shape))
+        return t.movedim(axes, list(range(-len(axes), 0)))
+
+    def write(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Undoes ``read``, whatever the lengths of the axes."""
+        axes = self.axes(shape)
+        return t.movedim(list(range(-len(axes), 0)), axes)
+
+
+class Folded(_Chosen):
+    """Vectors as matrices: the first of their axes, then the others as one.
+
+    So that x may have more slices along that first axis than y has: ``resized``.
+    """
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The batch axes, the length of the first axis, the product of the others."""
+        axes = self._some(shape)
+        batch = [length for i, length in enumerate(shape) if i not in axes]
+        return (*batch, shape[axes[0]], math.prod([shape[axis] for axis in axes[1:]]))
+
+    def read(self, t: Tensor) -> Tensor:
+        """The vectors in ``t``, along the last two axes."""
+        axes = self._some(tuple(t.shape))
+        moved = t.movedim(axes, list(range(-len(axes), 0)))
+        return moved.flatten(1 - len(axes)) if len(axes) > 1 else moved.unsqueeze(-1)
+
+    def write(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The tensor with these vectors; its first axis is as long as in ``t``."""
+        axes = self._some(shape)
+        parts = t.squeeze(-1)
+        if len(axes) > 1:
+            parts = t.unflatten(-1, [shape[axis] for axis in axes[1:]])
+        return parts.movedim(list(range(-len(axes), 0)), axes)
+
+    def resized(self, shape: tuple[int, ...], copies: int, slices: int) -> tuple[int, ...]:
+        """The shape of x: ``copies`` times the first axis and ``slices`` more."""
+        axis = self._some(shape)[0]
+        return (*shape[:axis], copies * shape[axis] + slices, *shape[axis + 1 :])
+
+    def original(self, shape: tuple[int, ...], copies: int, slices: int) -> tuple[int, ...]:
+        """Undoes ``resized``."""
+        axis = self._some(shape)[0]
+        length, rest = divmod(shape[axis] - slices, copies)
+        if rest or length < 0:
+            raise ShapeError(
+                f"x has shape {shape}, of length {shape[axis]} along axis {axis}; expected "
+                f"{slices} more than {copies} times that of y. Take x from right_inverse."
+            )
+        return (*shape[:axis], length, *shape[axis + 1 :])
+
+    def _some(self, shape: tuple[int, ...]) -> list[int]:
+        if axes := self.axes(shape):
+            return axes
+        raise ShapeError(
+            "a single number has no axis along which x could be longer. Give a vector of length 1."
+        )
