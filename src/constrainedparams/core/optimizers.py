@@ -40,7 +40,7 @@ def _slots_of(held: dict[int, Any]) -> list[Any]:
         for slot in slots
         if slot is not None
         and slot.record is not None
-        and not slot.record.leaf_ids.isdisjoint(held)
+        and not held.keys().isdisjoint(slot.record.leaf_ids)  # walks the shorter of the two
     ]
 
 

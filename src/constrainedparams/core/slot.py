@@ -154,7 +154,7 @@ class Slot:
 
     def changed(self, module: nn.Module, x: Tensor, record: Record) -> str:
         """Why ``record`` cannot be handed out, or "" when it can."""
-        if record.graph is None and self.wants_graph(module, x):
+        if record.graph is None and self.wants_graph(module, self.inputs(module, x)):
             return "first read with grad"
         if self.mode == "manual":
             return "" if record.x.tensor is x else "x is another object"
@@ -166,11 +166,13 @@ class Slot:
             return "x changed without a trace"
         return ""
 
-    def wants_graph(self, module: nn.Module, x: Tensor) -> bool:
+    def inputs(self, module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+        """What the derivative of f is taken by: x, then the parameters of an nn.Module f."""
+        return (x, *parameters_of(self.function_of(module)))
+
+    def wants_graph(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
         """All but eval() without grad and wholly frozen parameters are evaluated with a graph."""
-        trains = x.requires_grad or any(
-            p.requires_grad for p in parameters_of(self.function_of(module))
-        )
+        trains = any(t.requires_grad for t in inputs)
         return trains and (module.training or torch.is_grad_enabled())
 
     # evaluating ---------------------------------------------------------------------------------
@@ -182,28 +184,27 @@ class Slot:
                 f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
                 "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
             )
-        for parameter in (x, *parameters_of(self.function_of(module))):
+        inputs = self.inputs(module, x)
+        for parameter in inputs:
             guard(parameter)
         if not versioned(x):
             return self.inline(module)
         self.drop(reason)
-        record = self.build(module, x)
+        record = self.build(module, inputs)
         self.counts.evaluations += 1
         self.counts.reason = reason
         self.record = record
         optimizers.follow(self)
         return self.again(module, record)
 
-    def build(self, module: nn.Module, x: Tensor) -> Record:
+    def build(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
+        x, function = inputs[0], self.function_of(module)
         record = Record()
         record.x = Watch(x)
-        wants_graph = self.wants_graph(module, x)
-        with isolated(x.device), torch.set_grad_enabled(wants_graph):
-            state = self.state_in(module)
-            inputs, value, record.graph = self.trace(module, x, state)
+        with isolated(x.device), torch.set_grad_enabled(self.wants_graph(module, inputs)):
+            value, record.graph = self.trace(module, inputs, self.state_in(module))
             self.hand_out(record, module, inputs, value)
-        function = self.function_of(module)
         watched = Companions(module, self.name_in(module), self.state_names, function)
         record.companions = watched
         record.leaf_ids = frozenset((id(x), *(id(w.tensor) for _, _, w in watched.watches)))
@@ -236,8 +237,8 @@ class Slot:
         """The same evaluation, a new y over its graph."""
         assert record.graph is not None
         value = record.graph.outputs[0]
-        inputs = (record.x.tensor, *parameters_of(self.function_of(module)))
         with isolated(value.device), torch.enable_grad():
+            inputs = self.inputs(module, record.x.tensor)
             return self.hand_out(record, module, inputs, value)
 
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -247,21 +248,20 @@ class Slot:
         """
         with isolated(x.device), torch.enable_grad():
             if isinstance(x, nn.Parameter) and versioned(x):
-                self.record = self.build(module, x)
+                self.record = self.build(module, self.inputs(module, x))
                 self.counts = Counts(evaluations=1, reason="registration")
                 return self.again(module, self.record)
             start = x.detach() if versioned(x) else x.clone()
-            return self.trace(module, start.requires_grad_(), state)[1].detach()
+            inputs = self.inputs(module, start.requires_grad_())
+            return self.trace(module, inputs, state)[0].detach()
 
     def trace(
-        self, module: nn.Module, x: Tensor, state: dict[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
-        """f on leaves of its own: the tensors they stand for, the value, the private graph."""
-        function = self.function_of(module)
-        inputs = (x, *parameters_of(function))
+        self, module: nn.Module, inputs: tuple[Tensor, ...], state: dict[str, Tensor]
+    ) -> tuple[Tensor, Graph | None]:
+        """f on leaves of its own that stand for ``inputs``: the value, the private graph."""
         leaves = tuple(self.leaf(t) for t in inputs)
-        value = call(function, leaves[0], state, leaves[1:])
-        return inputs, value, self.graph(module, value, leaves)
+        value = call(self.function_of(module), leaves[0], state, leaves[1:])
+        return value, self.graph(module, value, leaves)
 
     def leaf(self, tensor: Tensor) -> Tensor:
         """A leaf of the private graph.
@@ -269,7 +269,7 @@ class Slot:
         It shares the version counter of ``tensor``, so that a backward after an in-place change
         raises as autograd does. Manual mode asks for a value that outlives such changes: a copy.
         """
-        alias = tensor.detach()
+        alias = private.detach(tensor)
         alias = alias.clone() if self.mode == "manual" else alias
         return alias.requires_grad_(tensor.requires_grad)
 
