@@ -73,7 +73,7 @@ def compiled_module() -> type[nn.Module] | None:
 
 
 def gradients(
-    outputs: tuple[Tensor, ...],
+    edges: tuple[Any, ...],
     inputs: tuple[Tensor, ...],
     cotangents: tuple[Tensor, ...],
     create_graph: bool,
@@ -81,11 +81,11 @@ def gradients(
     """``torch.autograd.grad`` that keeps the graph, without 5 µs of checks that hold anyway."""
     if _run_backward is None:
         return torch.autograd.grad(
-            outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph,
+            edges, inputs, cotangents, retain_graph=True, create_graph=create_graph,
             allow_unused=True,
         )  # fmt: skip
     found: tuple[Tensor | None, ...] = _run_backward(
-        outputs, cotangents, True, create_graph, inputs,
+        edges, cotangents, True, create_graph, inputs,
         allow_unreachable=True, accumulate_grad=False,
     )  # fmt: skip
     return found

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from ..sets.contract import without_autocast
 from . import private
@@ -15,15 +16,16 @@ class Graph:
     """Outputs as a function of leaves that belong to nobody else.
 
     The leaves are detached aliases of the parameters: hooks on the parameters, reducers and
-    clipping see one total after the node, not the parts inside. No backward frees it.
+    clipping see one total after the node, not the parts inside. No backward frees it. Of the
+    outputs it keeps where they stand in the graph, not their values.
     """
 
-    __slots__ = ("__weakref__", "leaves", "outputs", "pending", "watcher")
+    __slots__ = ("__weakref__", "edges", "leaves", "pending", "watcher")
 
     def __init__(
         self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None
     ):
-        self.outputs = outputs
+        self.edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]
         self.leaves = leaves
         self.watcher = watcher  # weak reference to the slot, or None for derivatives
         self.pending: Tensor | None = None  # dL/dy held back by deferred_pullback
@@ -31,13 +33,13 @@ class Graph:
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
         wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
-        both = zip(self.outputs, grads, strict=True)
-        pairs = [(o, g) for o, g in both if g is not None and o.requires_grad]
+        both = zip(self.edges, grads, strict=True)
+        pairs = [(e, g) for e, g in both if e is not None and g is not None]
         if not pairs or not wanted:
             return (None,) * len(self.leaves)
-        outputs, cotangents = zip(*pairs, strict=True)
-        with without_autocast(outputs[0].device):
-            found = iter(private.gradients(outputs, tuple(wanted), cotangents, create_graph))
+        edges, cotangents = zip(*pairs, strict=True)
+        with without_autocast(cotangents[0].device):
+            found = iter(private.gradients(edges, tuple(wanted), cotangents, create_graph))
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
 
@@ -45,12 +47,12 @@ class Pullback(torch.autograd.Function):
     """One node over a private graph. Any number of backwards; each order of derivative adds one."""
 
     @staticmethod
-    def forward(ctx: Any, graph: Graph, *inputs: Tensor) -> Any:
+    def forward(ctx: Any, graph: Graph, outputs: tuple[Tensor, ...], *inputs: Tensor) -> Any:
         ctx.graph = graph
         ctx.inputs = inputs
         ctx.set_materialize_grads(False)
         # Copies: a write to what the user holds must not reach what the derivative is made of.
-        copies = tuple(o.detach().clone() for o in graph.outputs)
+        copies = tuple(o.detach().clone() for o in outputs)
         return copies if len(copies) > 1 else copies[0]
 
     @staticmethod
@@ -60,11 +62,11 @@ class Pullback(torch.autograd.Function):
         if slot is not None:
             deferred, total = slot.pull(graph, grads[0])
             if deferred:
-                return (None,) * (1 + len(graph.leaves))
+                return (None,) * (2 + len(graph.leaves))
             grads = (total,)
         if not torch.is_grad_enabled():
-            return (None, *graph.vjp(grads))
-        return (None, *_differentiable(graph, ctx.inputs, grads))
+            return (None, None, *graph.vjp(grads))
+        return (None, None, *_differentiable(graph, ctx.inputs, grads))
 
 
 def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) -> Gradients:
@@ -75,10 +77,10 @@ def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) 
     result = graph.vjp(
         tuple(None if g is None else next(cotangents) for g in grads), create_graph=True
     )
-    present = [v for v in result if v is not None]
+    present = tuple(v for v in result if v is not None)
     if not present:
         return result
-    handed = Pullback.apply(Graph(tuple(present), (*graph.leaves, *own)), *inputs, *given)
+    handed = Pullback.apply(Graph(present, (*graph.leaves, *own)), present, *inputs, *given)
     values = iter(handed if isinstance(handed, tuple) else (handed,))
     return tuple(None if v is None else next(values) for v in result)
 

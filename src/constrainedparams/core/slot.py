@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import CapturedTensor, ConstraintError, PendingGradients
 from ..functions.call import call, parameters_of
 from ..functions.describe import describe
-from ..sets.contract import compute_dtype
+from ..sets.contract import Constraint, compute_dtype
 from . import optimizers, private, verified, writes
 from .isolated import isolated
 from .key import Companions, Watch, versioned
@@ -28,6 +28,7 @@ class Record:
     companions: Companions
     leaf_ids: frozenset[int]  # of the tensors an optimiser may hold that this value depends on
     graph: Graph | None
+    value: Tensor | None  # beside y, where f may be random: what a refused write must not change
     home: weakref.ref[nn.Module]
     node: Any
     snapshot: verified.Snapshot | None
@@ -46,13 +47,13 @@ class Record:
         return y is not None and y._version != self.y_version
 
     def loosen(self) -> None:
-        """After a backward y lives as long as others hold it: memory falls as it does without f.
+        """After a backward, a y beside a kept value lives as long as others hold it.
 
         The next read makes another y of the same value. A y that somebody marked is kept.
         """
         y = self.y()
         marked = y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1
-        if not marked and not self.written():
+        if self.value is not None and not marked and not self.written():
             self.out = None
 
 
@@ -204,6 +205,8 @@ class Slot:
         record.x = Watch(x)
         with isolated(x.device), torch.set_grad_enabled(self.wants_graph(module, inputs)):
             value, record.graph = self.trace(module, inputs, self.state_in(module))
+            again = record.graph is None or isinstance(function, Constraint)
+            record.value = None if again else value.detach()
             self.hand_out(record, module, inputs, value)
         watched = Companions(module, self.name_in(module), self.state_names, function)
         record.companions = watched
@@ -216,7 +219,7 @@ class Slot:
     ) -> Constrained:
         """A new y over the graph of ``record``; without a graph, a copy of the value."""
         graph = record.graph
-        y = value.detach().clone() if graph is None else Pullback.apply(graph, *inputs)
+        y = value.detach().clone() if graph is None else Pullback.apply(graph, (value,), *inputs)
         record.node, record.home = y.grad_fn, weakref.ref(module)
         alias = private.detach(y)
         record.y_version = alias._version
@@ -235,8 +238,8 @@ class Slot:
 
     def restore(self, module: nn.Module, record: Record) -> Constrained:
         """The same evaluation, a new y over its graph."""
-        assert record.graph is not None
-        value = record.graph.outputs[0]
+        value = record.value
+        assert value is not None
         with isolated(value.device), torch.enable_grad():
             inputs = self.inputs(module, record.x.tensor)
             return self.hand_out(record, module, inputs, value)

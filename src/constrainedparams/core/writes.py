@@ -56,8 +56,8 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
 
 
 def _stand(slot: Any, module: nn.Module, record: Any) -> None:
-    """A refused write leaves the last value standing; without a graph f gives it again."""
-    if record.graph is not None:
+    """A refused write leaves the last value standing; where it was not kept f gives it again."""
+    if record.value is not None:
         slot.restore(module, record)
         slot.record = record
 
