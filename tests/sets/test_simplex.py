@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from constrainedparams import Parametrized, Simplex
-from constrainedparams.errors import ConstraintViolation, DtypeError, ShapeError
+from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
 
 BOTH = pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
 
@@ -176,3 +176,55 @@ def test_a_portfolio_with_weights_that_are_zero():
     w = Parametrized(target.clone(), Simplex(closed=True))
     found = descend(w, lambda y: (y - target).square().sum(), 1500, 0.1, torch.optim.SGD)
     assert np.allclose(found, expected, atol=1e-9)
+
+
+def band(n):
+    """A chain that stays or moves by one state."""
+    i = torch.arange(n)
+    return (i[:, None] - i).abs() <= 1
+
+
+@BOTH
+@pytest.mark.parametrize("dim", [-1, 0], ids=str)
+def test_a_mask_keeps_its_zeros_and_the_rest_is_the_simplex_of_what_is_left(dim, closed):
+    constraint = Simplex(closed, mask=band(5), dim=dim)
+    x = torch.randn(5, 5, dtype=torch.float64)
+    y = constraint(x)
+    assert torch.equal(y == 0, ~band(5))
+    for row, own, free in zip(y.movedim(dim, -1), x.movedim(dim, -1), band(5), strict=True):
+        assert torch.allclose(row[free], Simplex(closed)(own[free]), atol=1e-15)
+    assert constraint.dimension((5, 5)) == 13 - 5  # entries, sums
+    leaf = x.clone().requires_grad_()
+    constraint(leaf).square().sum().backward()
+    assert torch.equal(leaf.grad == 0, ~band(5))
+
+
+def test_transition_probabilities_with_a_mask_are_the_relative_frequencies():
+    counts = torch.randint(1, 20, (4, 4)).double() * band(4)
+    start = Simplex(mask=band(4)).project(torch.zeros(4, 4, dtype=torch.float64))
+    w = Parametrized(start, Simplex(mask=band(4)))
+    found = descend(
+        w, lambda y: -(counts * y.clamp_min(1e-300).log()).sum() / counts.sum(), 800, 0.1
+    )
+    assert np.allclose(found, counts / counts.sum(-1, keepdim=True), atol=1e-6)
+
+
+def test_project_with_a_mask_is_the_nearest_point_of_what_is_left():
+    mask = [[True, True, False]]
+    moved = Simplex(mask=mask).project(torch.tensor([[2.0, -1.0, 5.0]]))
+    assert torch.allclose(moved, torch.tensor([[0.995, 0.005, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": [[True, False], [False, False]]}, "leaves nothing of a vector"),
+        ({"mask": [1.0, 0.0]}, "expected booleans"),
+        ({"mask": [True, False], "dim": None}, "expected one axis"),
+    ],
+)
+def test_masks_that_make_no_set_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        Simplex(**options)
+    with pytest.raises(ShapeError, match=r"the mask has shape \(2,\)"):
+        Simplex(mask=[True, False])(torch.zeros(3))

@@ -25,13 +25,13 @@ def _norm(z: Tensor) -> Tensor:
     return squares.sum(-1, keepdim=True).sqrt()
 
 
-def unit(x: Tensor) -> Tensor:
-    """x/|x|, and n^-1/2 (1, ..., 1) where x = 0, with the derivative of (1 + x)/|1 + x| there.
+def unit(x: Tensor, start: Tensor | float = 1.0) -> Tensor:
+    """x/|x|, and s/|s| where x = 0, with the derivative of (s + x)/|s + x| there; s = ``start``.
 
     The scale may be a constant although it depends on x: y does not depend on it.
     """
     z, size = _scaled(x)
-    z = z + (size == 0)
+    z = torch.where(size == 0, z + start, z)
     return z / _norm(z)
 
 
@@ -59,15 +59,18 @@ def softmax(x: Tensor) -> Tensor:
     return z / z.sum(-1, keepdim=True)
 
 
-def nearest_in_simplex(y: Tensor, low: float = 0.0) -> Tensor:
+def nearest_in_simplex(y: Tensor, low: Tensor | float = 0.0) -> Tensor:
     """The nearest point with sum 1 and all entries at least ``low`` (in the Euclidean norm).
+
+    Entries of minus infinity stay out: they come back as 0.
 
     max(y - t, low) with the threshold t found by sorting (Held, Wolfe, Crowder, Math. Programming
     6, 1974). Entries are taken relative to the largest one: only those less than 1 below it count.
     """
     wide = precise(y)
     wide = wide - wide.amax(-1, keepdim=True)
-    rest = 1 - low * y.shape[-1]
+    low = torch.where(wide > -torch.inf, low, 0.0).to(wide.dtype)
+    rest = 1 - low.sum(-1, keepdim=True)
     ordered = wide.sort(-1, descending=True).values
     count = torch.arange(1, y.shape[-1] + 1, dtype=wide.dtype, device=y.device)
     thresholds = (ordered.cumsum(-1) - rest) / count

@@ -9,11 +9,14 @@ from .fixed_entries import FixedEntries
 from .grassmann import Grassmann
 from .interval import Interval
 from .invertible import Invertible
+from .lorentz import Lorentz
 from .lower_triangular import LowerTriangular
 from .non_negative import NonNegative
 from .orthogonal import Orthogonal
+from .poincare_ball import PoincareBall
 from .positive import Positive
 from .positive_definite import PositiveDefinite
+from .rate_matrix import RateMatrix
 from .simplex import Simplex
 from .skew import Skew
 from .special_orthogonal import SpecialOrthogonal
@@ -34,11 +37,14 @@ __all__ = [
     "Grassmann",
     "Interval",
     "Invertible",
+    "Lorentz",
     "LowerTriangular",
     "NonNegative",
     "Orthogonal",
+    "PoincareBall",
     "Positive",
     "PositiveDefinite",
+    "RateMatrix",
     "Simplex",
     "Skew",
     "SpecialOrthogonal",

@@ -1,5 +1,6 @@
 """The contract of a set: public methods implemented once, the mathematics in private hooks."""
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields
@@ -272,12 +273,7 @@ class Constraint(ABC):
         """Real dimension of the set for a whole y of this shape (all its elements together)."""
         self.check_shape(shape)
         matrix = self._matrix_shape(tuple(shape))
-        split = len(matrix) - self.event_dim
-        count = 1
-        for length in matrix[:split]:
-            count *= length
-        is_complex = dtype is not None and dtype.is_complex
-        return count * self._dimension(matrix[split:], is_complex)
+        return self._whole_dimension(matrix, dtype is not None and dtype.is_complex)
 
     # published properties -----------------------------------------------------------------------
 
@@ -326,6 +322,11 @@ class Constraint(ABC):
     @abstractmethod
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         """Real dimension of the set for one element, ``shape`` without batch axes."""
+
+    def _whole_dimension(self, shape: Shape, is_complex: bool) -> int:
+        """Of all elements together; to be replaced where they differ, as with a mask."""
+        split = len(shape) - self.event_dim
+        return math.prod(shape[:split]) * self._dimension(shape[split:], is_complex)
 
     def _polish(self, y: Tensor) -> Tensor:
         """The point of the set that a y off it by the rounding of half precision stands for."""

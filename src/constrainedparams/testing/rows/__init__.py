@@ -1,14 +1,16 @@
 """The table of sets: one row or more for each, in one file for each family."""
 
-from . import elementwise, factors, linear, matrices, orthogonal, vectors
+from . import elementwise, factors, hyperbolic, linear, matrices, orthogonal, stochastic, vectors
 
 __all__ = ["ROWS"]
 
 ROWS = (
     *elementwise.ROWS,
     *factors.ROWS,
+    *hyperbolic.ROWS,
     *linear.ROWS,
     *matrices.ROWS,
     *orthogonal.ROWS,
+    *stochastic.ROWS,
     *vectors.ROWS,
 )

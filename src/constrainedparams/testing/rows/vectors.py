@@ -60,6 +60,33 @@ def _simplex(constraint: Simplex, shape: tuple[int, ...], n: int, **more: object
     )
 
 
+_MASK = [[True, True, False], [True, True, True]]
+
+
+def _masked(constraint: Simplex, shape: tuple[int, ...]) -> Case:
+    """One row of two free entries and one of three."""
+
+    def uniform(y: Tensor) -> Tensor:
+        table = torch.tensor(_MASK).to(y.dtype)
+        table = table / table.sum(-1, keepdim=True)
+        return (table if y.shape[-1] == 3 else table.mT).contiguous()
+
+    return Case(
+        constraint,
+        shape,
+        decay_target=uniform,
+        near_misses={
+            "an entry that the mask forbids": lambda y: y + 1e-4 * (y == 0),
+            "all entries": lambda y: torch.full_like(y, 1 / 3 if y.shape[-1] == 3 else 0.5),
+            "zero": torch.zeros_like,
+            "one entry off": bump,
+        },
+        awkward={"uniform": uniform},
+        batched=constraint.dim == -1,
+        bad_shapes=((2, 4), (3,) if constraint.dim == -1 else (2, 3)),
+    )
+
+
 ROWS: tuple[Case, ...] = (
     _sphere(Sphere(), (4,), 4, bad_shapes=((), (3, 0))),
     _sphere(Sphere(3.0, dim=0), (4, 2), 4, batched=False, bad_shapes=((), (0, 3))),
@@ -68,5 +95,8 @@ ROWS: tuple[Case, ...] = (
     _simplex(Simplex(), (4,), 4, bad_shapes=((), (3, 0))),
     _simplex(Simplex(dim=0), (3, 2), 3, batched=False, bad_shapes=((), (0, 3))),
     _simplex(Simplex(closed=True), (4,), 4, bad_shapes=((), (3, 0))),
+    _masked(Simplex(mask=_MASK), (2, 3)),
+    _masked(Simplex(closed=True, mask=_MASK), (2, 3)),
+    _masked(Simplex(mask=[list(row) for row in zip(*_MASK, strict=True)], dim=0), (3, 2)),
     _simplex(Simplex(closed=True, dim=None), (2, 3), 6, batched=False, bad_shapes=((0,),)),
 )
