@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..numerics import stochastic as s
 from ..numerics.elementary import above_zero, inverse_softplus, precise, softplus
-from .contract import MatrixConstraint, Shape
+from .contract import MatrixConstraint, Shape, not_square
 
 __all__ = ["RateMatrix"]
 
@@ -49,9 +49,7 @@ class RateMatrix(MatrixConstraint):
     decay_target = property(lambda self: "ln(2) off the diagonal, -(n - 1) ln(2) on it")
 
     def _check(self, shape: Shape) -> str | None:
-        if shape[-2] == shape[-1]:
-            return None
-        return "expected square matrices. For rows with sum 1 use a set such as Simplex."
+        return not_square(shape, "For rows with sum 1 use a set such as Simplex.")
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         rates = torch.where(s.off_diagonal(x), above_zero(softplus(x)), 0)
