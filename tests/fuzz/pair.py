@@ -8,6 +8,7 @@ import constrainedparams as cp
 
 N = 3
 LAYERS = ("a", "b", "c")
+ALL = (*LAYERS, "d")  # d is constrained for a while
 
 
 def bend(x):
@@ -84,6 +85,15 @@ class InlineBend(Inline):
         return bend(x)
 
 
+class InlineNow(Inline):
+    """A plain layer, and one with f = bend while it is ``on``."""
+
+    on = False
+
+    def f(self, x):
+        return bend(x) if self.on else x
+
+
 class InlineSoftened(Inline):
     def __init__(self, x, bias, sharpness, shift):
         super().__init__(x, bias)
@@ -151,7 +161,7 @@ def naive(net):
         InlineOrthogonal(raw(a), a.bias, a._weight_base),
         InlineBend(raw(b), b.bias),
         InlineSoftened(raw(c), c.bias, f.sharpness, f.shift),
-        Inline(d.weight, d.bias),
+        InlineNow(d.weight, d.bias),
     )
 
 
@@ -161,7 +171,7 @@ def pairs(net, plain):
     found += [(f"{k}.bias", getattr(net, k).bias, getattr(plain, k).bias) for k in (*LAYERS, "d")]
     found.append(("c.sharpness", net.c._weight_function.sharpness, plain.c.sharpness))
     if not plain.tied:
-        found.append(("d.weight", net.d.weight, plain.d.x))
+        found.append(("d.x", raw(net.d) if plain.d.on else net.d.weight, plain.d.x))
     return found
 
 
@@ -189,3 +199,9 @@ def ramp(y):
     """A number that depends on every entry of y differently and on none linearly."""
     weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
     return (y * (y + weights)).sin().sum()
+
+
+def tilt(g):
+    """A number linear in every entry of g, which may be large: its derivative does not lose digits."""
+    weights = torch.linspace(0.5, 1.5, g.numel(), dtype=g.dtype).reshape(g.shape)
+    return (g * weights).sum()
