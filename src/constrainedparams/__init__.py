@@ -23,6 +23,7 @@ from .tools.patterns import register_constrained_parameters
 from .tools.plain import plain_state_dict
 from .tools.queries import constraint_of, is_constrained, updated
 from .tools.removal import remove_constrained_parameter
+from .tools.retract import retract
 from .tools.sharing import share_constrained_parameter
 from .tools.statistics import statistics
 from .tools.summary import summary
@@ -52,6 +53,7 @@ __all__ = [
     "register_constrained_parameter",
     "register_constrained_parameters",
     "remove_constrained_parameter",
+    "retract",
     "share_constrained_parameter",
     "statistics",
     "summary",

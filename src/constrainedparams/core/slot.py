@@ -180,12 +180,7 @@ class Slot:
 
     def evaluate(self, module: nn.Module, x: Tensor, reason: str) -> Tensor:
         """Run f once, keep its graph, hand out y as the output of one node over it."""
-        if type(x).__name__ == "DTensor":
-            raise ConstraintError(
-                f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
-                "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
-            )
-        inputs = self.inputs(module, x)
+        inputs = self.inputs(module, self.whole(module, x))
         for parameter in inputs:
             guard(parameter)
         if not versioned(x):
@@ -197,6 +192,15 @@ class Slot:
         self.record = record
         optimizers.follow(self)
         return self.again(module, record)
+
+    def whole(self, module: nn.Module, x: Tensor) -> Tensor:
+        """x, refused where it is the part of a tensor that other processes hold parts of."""
+        if type(x).__name__ == "DTensor":
+            raise ConstraintError(
+                f"{self.where(module)} was read while its parameter is sharded (a DTensor): f "
+                "needs the whole tensor. Read it inside forward, or call `module.unshard()` first."
+            )
+        return x
 
     def build(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
