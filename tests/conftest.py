@@ -10,6 +10,11 @@ def pytest_configure(config):
     for name in ("script", "script_method", "interface"):
         ignored = f"ignore:.torch.jit.{name}. is deprecated:DeprecationWarning"
         config.addinivalue_line("filterwarnings", ignored)
+    # Dynamo makes an instance of every autograd.Function that it traces
+    ignored = (
+        "ignore:.*should not be instantiated. Methods on autograd functions:DeprecationWarning"
+    )
+    config.addinivalue_line("filterwarnings", ignored)
     # Dynamo asks every input for its .grad, and hides this from users by other means than a filter
     ignored = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
     config.addinivalue_line("filterwarnings", ignored)

@@ -11,7 +11,6 @@ from .elementary import inverse_softplus, precise, softplus
 __all__ = [
     "cholesky",
     "clip_eigenvalues",
-    "contraction",
     "definiteness",
     "factor",
     "factor_inverse",
@@ -61,21 +60,40 @@ def factor_inverse(factor_: Tensor, dtype: torch.dtype, floor: float | None = No
     return factor_.tril(-1) + torch.diag_embed(x)
 
 
+class _Gram(torch.autograd.Function):
+    """L L^H there, (G + G^H) L back: one product each."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(l: Tensor) -> Tensor:
+        return hermitian(l @ l.mH)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (l,) = ctx.saved_tensors
+        return (g + g.mH) @ l
+
+
+class _GramForward(_Gram):
+    """Dynamo refuses a Function that has a forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        (l,) = ctx.saved_tensors
+        return 2 * hermitian(tangent @ l.mH)
+
+
 def gram(l: Tensor) -> Tensor:
-    """L L^H, Hermitian to the last bit."""
-    return hermitian(l @ l.mH)
-
-
-def contraction(l: Tensor) -> Tensor:
-    """P (I + P)^-1 with P = L L^H, by the QR factorisation of [L; I]: eigenvalues in [0, 1].
-
-    [L; I] = [Q1; Q2] R has R^H R = I + L^H L, so Q1 Q1^H = L (I + L^H L)^-1 L^H = P (I + P)^-1.
-    Unlike a solve with I + P it stays within rounding of [0, 1] for any L.
-    """
-    n = l.shape[-1]
-    identity = torch.eye(n, dtype=l.dtype, device=l.device).expand(l.shape)
-    q, _ = torch.linalg.qr(torch.cat((l, identity), dim=-2))
-    return gram(q[..., :n, :])
+    """L L^H, Hermitian to the last bit, for L (..., n, k)."""
+    function = _Gram if torch.compiler.is_dynamo_compiling() else _GramForward
+    result: Tensor = function.apply(l)
+    return result
 
 
 def cholesky(p: Tensor, slack: Tensor) -> Tensor:

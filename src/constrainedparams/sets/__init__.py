@@ -4,8 +4,10 @@ from .block_diagonal import BlockDiagonal
 from .cholesky_factor import CholeskyFactor
 from .circulant import Circulant
 from .contract import Constraint
+from .density_matrix import DensityMatrix
 from .diagonal import Diagonal
 from .fixed_entries import FixedEntries
+from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
 from .grassmann import Grassmann
 from .interval import Interval
 from .invertible import Invertible
@@ -16,6 +18,7 @@ from .orthogonal import Orthogonal
 from .poincare_ball import PoincareBall
 from .positive import Positive
 from .positive_definite import PositiveDefinite
+from .positive_semidefinite import PositiveSemidefinite
 from .rate_matrix import RateMatrix
 from .simplex import Simplex
 from .skew import Skew
@@ -32,8 +35,10 @@ __all__ = [
     "CholeskyFactor",
     "Circulant",
     "Constraint",
+    "DensityMatrix",
     "Diagonal",
     "FixedEntries",
+    "FixedRankPositiveSemidefinite",
     "Grassmann",
     "Interval",
     "Invertible",
@@ -44,6 +49,7 @@ __all__ = [
     "PoincareBall",
     "Positive",
     "PositiveDefinite",
+    "PositiveSemidefinite",
     "RateMatrix",
     "Simplex",
     "Skew",

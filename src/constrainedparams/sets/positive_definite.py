@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import definite as d
+from ..numerics.contraction import contraction
 from ..numerics.elementary import precise
 from .contract import MatrixConstraint, Shape
 
@@ -89,7 +90,9 @@ class PositiveDefinite(MatrixConstraint):
         one, factor, (slack, low, high) = d.identity_like(x), d.factor(x), self._inner(x)
         if self.upper is None:
             return d.gram(factor) * (1 + slack * one) + low * one
-        return low * one + (high - low) * d.contraction(factor)
+        # P (I + P)^-1 = K K^H, K = L (I + L^H L)^(-H/2): unlike a solve with I + P it stays within
+        # rounding of [0, 1] for every L.
+        return low * one + (high - low) * d.gram(contraction(factor)[0])
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         h, (slack, low, high) = d.hermitian(precise(y)), self._inner(y)

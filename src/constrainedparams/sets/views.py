@@ -66,8 +66,11 @@ class View:
                 f"{len(self.source)}. Name one axis for each, such as "
                 '"o i h w -> o (i h w)" for a 2-D convolution.'
             )
+        return self._lengths(shape, self.source)
+
+    def _lengths(self, shape: tuple[int, ...], groups: list[list[str]]) -> dict[str, int]:
         known = dict(self.sizes)
-        for length, group in zip(shape, self.source, strict=True):
+        for length, group in zip(shape, groups, strict=True):
             missing = [name for name in group if name not in known]
             product = 1
             for name in group:
@@ -89,6 +92,11 @@ class View:
             for name in group:
                 lengths[-1] *= axes[name]
         return tuple(lengths)
+
+    def tensor_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor with matrices of this shape; ``sizes`` tells what it does not."""
+        known = self._lengths(shape, self.target)
+        return tuple(math.prod([known[name] for name in group]) for group in self.source)
 
     def read(self, t: Tensor) -> Tensor:
         """The matrices in ``t``."""

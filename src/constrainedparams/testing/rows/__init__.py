@@ -1,6 +1,16 @@
 """The table of sets: one row or more for each, in one file for each family."""
 
-from . import elementwise, factors, hyperbolic, linear, matrices, orthogonal, stochastic, vectors
+from . import (
+    elementwise,
+    factors,
+    hyperbolic,
+    linear,
+    matrices,
+    orthogonal,
+    semidefinite,
+    stochastic,
+    vectors,
+)
 
 __all__ = ["ROWS"]
 
@@ -11,6 +21,7 @@ ROWS = (
     *linear.ROWS,
     *matrices.ROWS,
     *orthogonal.ROWS,
+    *semidefinite.ROWS,
     *stochastic.ROWS,
     *vectors.ROWS,
 )
