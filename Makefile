@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test fuzz lint format mutants bench-engine bench-kernels clean
+.PHONY: demo test test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -21,6 +21,17 @@ test: $(VENV)/.dev
 
 # New random histories of a constrained network beside the naive one for an hour, then the pairs of rules that occurred.
 FUZZ_SECONDS ?= 3600
+# Other people's optimisers, averages, trainers and kernels, in an environment of its own (2 GB).
+test-ecosystem: $(VENV)-ecosystem/.installed
+	cd tests && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 ../$(VENV)-ecosystem/bin/python -P -m pytest \
+	  -c ../pyproject.toml --rootdir .. -q $(ARGS) events/ecosystem
+
+# Writes docs/events.md from the tables under tests/events.
+events: $(VENV)/.dev
+	cd tests && ../$(PY) -m events.page
+
+# New random histories of a constrained network beside the naive one, then the table of pairs of rules.
+FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 0
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) \
@@ -51,7 +62,7 @@ bench-kernels: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.kernels $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.runtime: constraints.txt
@@ -63,6 +74,13 @@ $(VENV)/.runtime: constraints.txt
 build/wheel/.built: $(SOURCES) $(VENV)/.runtime
 	rm -rf build/wheel
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@touch $@
+
+$(VENV)-ecosystem/.installed: build/wheel/.built constraints.txt
+	$(PYTHON) -m venv $(VENV)-ecosystem
+	$(VENV)-ecosystem/bin/python -m pip install --quiet --constraint constraints.txt \
+	  "$$(echo build/wheel/*.whl)[ecosystem]"
+	$(VENV)-ecosystem/bin/python -m pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
 	@touch $@
 
 # The wheel with its extra of that name: .demo what the demo needs, .dev everything.

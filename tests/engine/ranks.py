@@ -39,13 +39,13 @@ def f_last(x):
     return torch.tanh(x) + 0.1 * torch.exp(x)
 
 
-def build(seed=0):
+def build(seed=0, update="auto"):
     """(model, the two counting functions), the same on every rank for the same seed."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(N, N), nn.Tanh(), nn.Linear(N, N))
     functions = Counted(skew_exp), Counted(f_last)
     for layer, f in zip((model[0], model[2]), functions, strict=True):
-        cp.register_constrained_parameter(layer, "weight", f)
+        cp.register_constrained_parameter(layer, "weight", f, update=update)
     return model, functions
 
 
@@ -232,6 +232,126 @@ def scenario_fsdp_retains_nothing_unsharded(rank):
     with torch.no_grad():
         model(mine(batches(0)[0], rank))
     return [ref() is None for ref in seen]
+
+
+def equal_pairs(layer):
+    """(y, f(x)) and (gradient through y, gradient through f inline)."""
+    x = layer._weight_unconstrained
+    inline = x.detach().clone().requires_grad_()
+    (got,) = torch.autograd.grad(layer.weight.sin().sum(), x)
+    (want,) = torch.autograd.grad(skew_exp(inline).sin().sum(), inline)
+    return [(plain(layer.weight), plain(skew_exp(x))), (got, want)]
+
+
+def received(p):
+    if dist.get_rank() == 0:
+        dist.send(torch.ones(N, N), 1)
+    else:
+        dist.recv(p, 0)
+
+
+# names as in tests/events/rows.txt; on rank 1 each of them changes x
+COLLECTIVES = {
+    "dist.broadcast(p.detach(), 0)  (rank 1)": lambda p: dist.broadcast(p.detach(), 0),
+    "dist.broadcast(p.data, 0)": lambda p: dist.broadcast(p.data, 0),
+    "dist.all_reduce(p.data)": lambda p: dist.all_reduce(p.data),
+    "dist.broadcast(p, 0) under no_grad": lambda p: dist.broadcast(p, 0),
+    "dist.all_reduce(p) under no_grad": lambda p: dist.all_reduce(p),
+    "dist.recv(p) under no_grad": received,
+    "dist.broadcast(p.detach(), async_op=True); wait()": lambda p: dist.broadcast(
+        p.detach(), 0, async_op=True
+    ).wait(),
+}
+
+
+def scenario_collectives(rank):
+    """Row: (did x change, evaluations of f at the next read, right when told, right when verified)."""
+    out = {}
+    for row, collective in COLLECTIVES.items():
+        found = []
+        for mode in ("auto", "verified"):
+            torch.manual_seed(rank)
+            f = Counted(skew_exp)
+            layer = nn.Linear(N, N)
+            cp.register_constrained_parameter(layer, "weight", f, update=mode)
+            _ = layer.weight
+            ran, before = f.evaluations, plain(layer._weight_unconstrained)
+            with torch.no_grad():
+                collective(layer._weight_unconstrained)
+            if mode == "auto":
+                found.append(not torch.equal(layer._weight_unconstrained, before))
+                _ = layer.weight
+                found.append(f.evaluations - ran)
+                layer.weight.updated()
+            found.append(equal_pairs(layer))
+        out[row] = found
+    return out
+
+
+def adamw_step(model, p):
+    torch.optim.AdamW(model.parameters(), lr=0.1).step()
+
+
+@torch.no_grad()
+def local_add(model, p):
+    p.to_local().detach().add_(0.1)
+
+
+@torch.no_grad()
+def local_tensor_add(model, p):
+    p._local_tensor.add_(0.1)
+
+
+DTENSORS = {
+    "DTensor parameter: AdamW.step": adamw_step,
+    "DTensor parameter: p.to_local().detach().add_()": local_add,
+    "DTensor parameter: p._local_tensor.add_()": local_tensor_add,
+}
+
+
+def inline(model, inputs):
+    """(output, gradient of the first x) of f on the whole tensors that the shards make up."""
+    full = {n: plain(q).requires_grad_() for n, q in model.named_parameters()}
+    weight = skew_exp(full["0._weight_unconstrained"])
+    h = torch.tanh(nn.functional.linear(inputs, weight, full["0.bias"]))
+    out = nn.functional.linear(h, f_last(full["2._weight_unconstrained"]), full["2.bias"])
+    out.sin().sum().backward()
+    return plain(out), full["0._weight_unconstrained"].grad
+
+
+def scenario_dtensors(rank):
+    """Row: [(did x change, [(output, f inline), (gradient, f inline)])] untold, told, verified."""
+    out = {row: [] for row in DTENSORS}
+    inputs = batches(0)[0]
+    for row, write in DTENSORS.items():
+        for how in ("untold", "told", "verified"):
+            model, _ = build(update="verified" if how == "verified" else "auto")
+            model = shard(model, True)
+            p = model[0]._weight_unconstrained
+            model(inputs).sin().sum().backward()
+            before = plain(p)
+            write(model, p)
+            if how == "told":
+                cp.updated(model)
+            model.zero_grad()
+            y = model(inputs)
+            y.sin().sum().backward()
+            got = plain(y), plain(p.grad)
+            pairs = list(zip(got, inline(model, inputs), strict=True))
+            out[row].append((not torch.equal(plain(p), before), pairs))
+    return out
+
+
+def scenario_fsdp1(rank):
+    """The older wrapper keeps the original parameters as views of one flat tensor."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model, functions = build()
+    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    history = train(wrapped, functions, rank)
+    with FullyShardedDataParallel.summon_full_params(wrapped):
+        full = {n.removeprefix("_fsdp_wrapped_module."): p for n, p in state(wrapped).items()}
+    return full, [ran for _, ran in history]
 
 
 def main(rank, world, folder):

@@ -141,3 +141,34 @@ def test_fsdp_read_outside_forward_names_the_remedy(results):
 def test_fsdp_retains_nothing_unsharded(results):
     for freed in of(results, "fsdp_retains_nothing_unsharded"):
         assert freed and all(freed)
+
+
+@pytest.mark.parametrize("row", ranks.COLLECTIVES)
+def test_collectives_are_silent(results, row):
+    """No counter moves and no hook fires: told or verified, value and gradient are right."""
+    for rank, found in enumerate(of(results, "collectives")):
+        changed, evaluations, told, verified = found[row]
+        assert changed or rank == 0
+        assert evaluations == 0
+        for got, want in (*told, *verified):
+            equal(got, want)
+
+
+@pytest.mark.parametrize("row", ranks.DTENSORS)
+def test_writes_to_a_sharded_parameter(results, row):
+    """x is set anew by each all-gather: untold, told or verified, the next forward is right."""
+    for found in of(results, "dtensors"):
+        assert len(found[row]) == 3
+        for changed, pairs in found[row]:
+            assert changed
+            for got, want in pairs:
+                equal(got, want, **CLOSE)
+
+
+def test_fsdp1_with_original_parameters(results):
+    """The older FSDP trains as one process too, one evaluation of f per step."""
+    *_, want = naive_history(1)
+    for got, ran in of(results, "fsdp1"):
+        assert ran == [[1, 1]] * ranks.STEPS
+        for key in want:
+            equal(got[key], want[key], **CLOSE)

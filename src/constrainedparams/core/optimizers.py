@@ -70,7 +70,7 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
         module = slot.record.home()
         if module is not None:
             slot.settle(module)
-    closure = bool(args) or kwargs.get("closure") is not None
+    closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
     _before[optimizer] = [
         (p, p._version)
         for p in held.values()
