@@ -19,8 +19,6 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
 
-# New random histories of a constrained network beside the naive one for an hour, then the pairs of rules that occurred.
-FUZZ_SECONDS ?= 3600
 # Other people's optimisers, averages, trainers and kernels, in an environment of its own (2 GB).
 test-ecosystem: $(VENV)-ecosystem/.installed
 	cd tests && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 ../$(VENV)-ecosystem/bin/python -P -m pytest \
@@ -30,8 +28,8 @@ test-ecosystem: $(VENV)-ecosystem/.installed
 events: $(VENV)/.dev
 	cd tests && ../$(PY) -m events.page
 
-# New random histories of a constrained network beside the naive one, then the table of pairs of rules.
-FUZZ_SECONDS ?= 600
+# New random histories of a constrained network beside the naive one for an hour, then the pairs of rules that occurred.
+FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) \
