@@ -6,10 +6,14 @@ from torch import Tensor
 
 __all__ = [
     "above_zero",
+    "angle",
+    "beyond",
     "determinant_sign",
     "inverse_softplus",
+    "least",
     "oriented",
     "precise",
+    "rounded_beyond",
     "softplus",
     "with_value",
 ]
@@ -45,15 +49,44 @@ def with_value(y: Tensor, value: Tensor) -> Tensor:
     return y + (value - y).detach()
 
 
-def above_zero(y: Tensor) -> Tensor:
-    """``y`` with values that were rounded to 0 replaced by the smallest number of its dtype.
+def least(dtype: torch.dtype) -> float:
+    """The smallest positive number of a dtype that no device flushes to 0.
 
     The smallest normal one: some devices flush the subnormal ones to 0. None does so in float16,
     where the normal ones end at 6e-5.
     """
-    info = torch.finfo(y.dtype)
-    least = info.tiny * info.eps if y.dtype == torch.float16 else info.tiny
-    return with_value(y, y.clamp_min(least))
+    info = torch.finfo(dtype)
+    return info.tiny * info.eps if dtype == torch.float16 else info.tiny
+
+
+def above_zero(y: Tensor) -> Tensor:
+    """``y`` with values that were rounded to 0 replaced by the ``least`` number of its dtype."""
+    return with_value(y, y.clamp_min(least(y.dtype)))
+
+
+def beyond(bound: Tensor, sign: int) -> Tensor:
+    """The first number above (sign 1) or below (sign -1) the bound, in its dtype.
+
+    Next to 0 the ``least`` one.
+    """
+    step = torch.nextafter(bound, torch.full_like(bound, sign * torch.inf))
+    far = bound + sign * least(bound.dtype)
+    return torch.maximum(step, far) if sign > 0 else torch.minimum(step, far)
+
+
+def rounded_beyond(y: Tensor, dtype: torch.dtype, bound: Tensor, sign: int) -> Tensor:
+    """``y`` in a shorter ``dtype``, still on its side of the bound, which keeps its own dtype."""
+    short = bound.to(dtype)
+    crossed = sign * (short.to(bound.dtype) - bound) <= 0
+    limit = torch.where(crossed, beyond(short, sign), short)
+    rounded = y.to(dtype)
+    kept = torch.maximum(rounded, limit) if sign > 0 else torch.minimum(rounded, limit)
+    return with_value(rounded, kept)
+
+
+def angle(x: Tensor) -> Tensor:
+    """x modulo 2 pi, in [-pi, pi]. Sine and cosine reduce x to rounding, however large it is."""
+    return torch.atan2(torch.sin(x), torch.cos(x))
 
 
 def determinant_sign(y: Tensor) -> Tensor:

@@ -1,23 +1,29 @@
 """The sets; each file holds one of them and nothing else."""
 
+from .angle import Angle
 from .block_diagonal import BlockDiagonal
 from .cholesky_factor import CholeskyFactor
 from .circulant import Circulant
 from .contract import Constraint
+from .convex import Convex
 from .density_matrix import DensityMatrix
 from .diagonal import Diagonal
 from .fixed_entries import FixedEntries
 from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
 from .grassmann import Grassmann
+from .greater_than import GreaterThan
 from .interval import Interval
 from .invertible import Invertible
+from .less_than import LessThan
 from .lorentz import Lorentz
 from .lower_triangular import LowerTriangular
 from .non_negative import NonNegative
+from .ordered import Ordered
 from .orthogonal import Orthogonal
 from .poincare_ball import PoincareBall
 from .positive import Positive
 from .positive_definite import PositiveDefinite
+from .positive_ordered import PositiveOrdered
 from .positive_semidefinite import PositiveSemidefinite
 from .rate_matrix import RateMatrix
 from .simplex import Simplex
@@ -31,24 +37,30 @@ from .traceless import Traceless
 from .upper_triangular import UpperTriangular
 
 __all__ = [
+    "Angle",
     "BlockDiagonal",
     "CholeskyFactor",
     "Circulant",
     "Constraint",
+    "Convex",
     "DensityMatrix",
     "Diagonal",
     "FixedEntries",
     "FixedRankPositiveSemidefinite",
     "Grassmann",
+    "GreaterThan",
     "Interval",
     "Invertible",
+    "LessThan",
     "Lorentz",
     "LowerTriangular",
     "NonNegative",
+    "Ordered",
     "Orthogonal",
     "PoincareBall",
     "Positive",
     "PositiveDefinite",
+    "PositiveOrdered",
     "PositiveSemidefinite",
     "RateMatrix",
     "Simplex",

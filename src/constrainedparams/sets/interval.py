@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..numerics.elementary import precise, with_value
+from ..numerics.elementary import beyond, precise, rounded_beyond, with_value
 from .constants import as_tensor, broadcasts
 from .contract import Constraint, Shape
 
@@ -24,7 +24,8 @@ class Interval(Constraint):
     Open: y = a + (b - a) sigmoid(x), evaluated as b tanh(x/2) when a = -b. Closed:
     y = (a + b)/2 + (b - a)/2 sin(x), which reaches the bounds and leaves them again (the lift
     "cubeslift" of Manopt; Levin, Kileel, Boumal, arXiv 2207.03512); the slope is 0 at the bounds.
-    Values are kept inside by rounding inwards: y never equals an open bound, however large x is.
+    Values are kept inside by rounding inwards: y never equals an open bound, however large x is,
+    in half precision too.
 
     Args:
         lower: a, a number or a tensor that broadcasts to the shape of y.
@@ -78,10 +79,14 @@ class Interval(Constraint):
         a, b = self._bounds(x)
         if self.closed:
             return a, b
-        # Next to 0 the next number is subnormal, which some devices flush to 0.
-        tiny = torch.finfo(x.dtype).tiny
-        above, below = torch.nextafter(a, b), torch.nextafter(b, a)
-        return torch.maximum(above, a + tiny), torch.minimum(below, b - tiny)
+        return beyond(a, 1), beyond(b, -1)
+
+    def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        if y.dtype == dtype or self.closed:
+            return y.to(dtype)
+        a, b = self._bounds(y)
+        # Rounding to fewer digits may cross either bound.
+        return rounded_beyond(rounded_beyond(y, dtype, a, 1).to(y.dtype), dtype, b, -1)
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         a, b = self._bounds(x)
@@ -110,8 +115,8 @@ class Interval(Constraint):
         return torch.maximum(low - y, y - high).clamp_min(0)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
-        # Computed in this dtype y is inside exactly; half precision is rounded after the map.
-        if torch.finfo(dtype).bits > 16:
+        # Only a closed bound may be crossed by rounding to half precision.
+        if torch.finfo(dtype).bits > 16 or not self.closed:
             return 0.0
         return max(float(v.abs().max()) for v in self._bounds()) * torch.finfo(dtype).eps
 

@@ -21,6 +21,7 @@ ROWS = (
     *linear.ROWS,
     *matrices.ROWS,
     *orthogonal.ROWS,
+    *sequences.ROWS,
     *semidefinite.ROWS,
     *stochastic.ROWS,
     *vectors.ROWS,

@@ -1,11 +1,17 @@
 """Rows of the sets of numbers."""
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from ...sets.angle import Angle
 from ...sets.constants import as_tensor
+from ...sets.greater_than import GreaterThan
+from ...sets.half_line import HalfLine
 from ...sets.interval import Interval
+from ...sets.less_than import LessThan
 from ...sets.non_negative import NonNegative
 from ...sets.positive import Positive
 from ..case import Case
@@ -36,6 +42,26 @@ def _interval(constraint: Interval, shape: tuple[int, ...], middle: object, **mo
     )
 
 
+def _half_line(constraint: HalfLine, shape: tuple[int, ...], **more: object) -> Case:
+    bound, sign = as_tensor(constraint._bound), constraint._sign
+
+    def at(offset: float) -> Callable[[Tensor], Tensor]:
+        """Numbers that far inside the bound."""
+        return lambda y: (bound + sign * offset).to(y.dtype).expand(y.shape).clone()
+
+    return Case(
+        constraint,
+        shape,
+        decay_target=at(math.log(2.0)),
+        near_misses={"the bound": at(0.0), "just outside": at(-1e-6), "one entry off": at(-1.0)},
+        awkward={"near the bound": at(0.05), "far": at(1e4)},
+        coordinates=lambda y: y.flatten(),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+_HALVES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 ROWS: tuple[Case, ...] = (
     _interval(Interval(0.0, 1.0), (3,), 0.5),
     _interval(Interval(-2.0, 2.0), (2, 2), 0.0),
@@ -65,6 +91,24 @@ ROWS: tuple[Case, ...] = (
             "large": lambda y: torch.full_like(y, 1e4),
         },
         coordinates=lambda y: y.flatten(),
-        dtypes=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        dtypes=_HALVES,
+    ),
+    _half_line(GreaterThan(0.0), (3,), dtypes=_HALVES),
+    _half_line(GreaterThan(torch.tensor([0.1, -3.0])), (2, 2), bad_shapes=((3,), ())),
+    _half_line(LessThan(0.3), (3,), dtypes=_HALVES),
+    _half_line(LessThan(torch.tensor([[1.0], [-1.0]])), (2, 2), bad_shapes=((3,), ())),
+    Case(
+        Angle(),
+        (3,),
+        decay_target=torch.zeros_like,
+        near_misses={
+            "beyond pi": lambda y: torch.full_like(y, math.pi + 1e-5),
+            "one entry beyond": lambda y: bump(y, 2 * math.pi + 1e-3),
+        },
+        awkward={
+            "pi": lambda y: torch.full_like(y, math.pi),
+            "minus pi": lambda y: torch.full_like(y, -math.pi),
+        },
+        dtypes=_HALVES,
     ),
 )
