@@ -7,6 +7,7 @@ from . import (
     linear,
     matrices,
     orthogonal,
+    sequences,
     semidefinite,
     stochastic,
     vectors,
