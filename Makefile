@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
+.PHONY: demo test test-all test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -18,6 +18,10 @@ demo: $(VENV)/.demo
 # One thread for each of the workers: torch threads that wait for a busy core cost 30 times the work.
 test: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
+
+# The same with the tests marked slow: Inductor for every set, ONNX.
+test-all: $(VENV)/.all
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) -m "" $(ARGS) .
 
 # Other people's optimisers, averages, trainers and kernels, in an environment of its own (2 GB).
 test-ecosystem: $(VENV)-ecosystem/.installed
@@ -81,8 +85,9 @@ $(VENV)-ecosystem/.installed: build/wheel/.built constraints.txt
 	$(VENV)-ecosystem/bin/python -m pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
 	@touch $@
 
-# The wheel with its extra of that name: .demo what the demo needs, .dev everything.
-$(VENV)/.demo $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: build/wheel/.built
+# The wheel with its extra of that name: .demo what the demo needs, .dev everything but what
+# only slow tests need.
+$(VENV)/.demo $(VENV)/.bench $(VENV)/.dev $(VENV)/.all: $(VENV)/.%: build/wheel/.built
 	$(PIP) install --force-reinstall --no-deps build/wheel/*.whl
 	$(PIP) install --constraint constraints.txt "$$(echo build/wheel/*.whl)[$*]"
 	@touch $@

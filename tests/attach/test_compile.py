@@ -99,6 +99,8 @@ def same(compiled, eager, x, **tolerance):
         assert_close(got, want, **tolerance)
 
 
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+
 # (f, the operation that stands for f, those that its derivative has one of)
 COUNTED = {
     "callable": (
@@ -130,7 +132,7 @@ def test_one_f_and_one_derivative_for_ten_reads(name):
         assert counts["backward", name] == one["backward", name] == expected
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: f"{case.constraint!r} {case.shape}")
 def test_every_set_compiled_is_eager(case, backend):
     torch.manual_seed(0)
