@@ -6,7 +6,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from constrainedparams import Parametrized, Simplex
+from constrainedparams import Ordered, Parametrized, Simplex
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
 
 BOTH = pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
@@ -228,3 +228,48 @@ def test_masks_that_make_no_set_are_refused(options, message):
         Simplex(**options)
     with pytest.raises(ShapeError, match=r"the mask has shape \(2,\)"):
         Simplex(mask=[True, False])(torch.zeros(3))
+
+
+# ordered probabilities --------------------------------------------------------------------------
+
+
+def test_ordered_probabilities_are_the_softmax_of_ordered_logits():
+    x = torch.randn(3, 5, dtype=torch.float64)
+    logits = Ordered()(x).numpy()
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    y = Simplex(ordered=True)(x)
+    assert np.abs(y.numpy() - expected).max() < 1e-15
+    assert torch.allclose(Simplex(ordered=True)(Simplex(ordered=True).right_inverse(y)), y)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str
+)
+def test_ordered_probabilities_are_strictly_so_where_they_would_tie_or_vanish(dtype):
+    for x in ([5.0, -60.0, -60.0, -60.0], [0.0, 300.0, -60.0, 300.0], [0.0, -300.0, 1.0, 300.0]):
+        y = Simplex(ordered=True)(torch.tensor(x, dtype=dtype))
+        assert bool((y.diff() > 0).all()) and bool((y > 0).all()), y
+        assert bool(Simplex(ordered=True).contains(y))
+
+
+def test_the_nearest_ordered_probabilities_are_those_of_a_quadratic_programme():
+    y = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = scipy.optimize.minimize(
+        lambda p: ((p - y.numpy()) ** 2).sum(),
+        np.arange(6) / 15,
+        constraints=[
+            {"type": "eq", "fun": lambda p: p.sum() - 1},
+            {"type": "ineq", "fun": np.diff},
+            {"type": "ineq", "fun": lambda p: p},
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-15},
+    )
+    inside = found.x + 0.01 * (np.arange(1, 7) / 21 - found.x)
+    assert np.abs(Simplex(ordered=True).project(y).numpy() - inside).max() < 1e-6
+
+
+@pytest.mark.parametrize("options", [{"closed": True}, {"mask": [True, False]}], ids=str)
+def test_ordered_goes_with_no_other_option(options):
+    with pytest.raises(OptionError, match="Drop one of the options"):
+        Simplex(ordered=True, **options)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..numerics import vectors
+from ..numerics import sequences, vectors
 from ..numerics.elementary import above_zero, precise
 from .constants import Constant, broadcasts
 from .contract import Shape, VectorConstraint
@@ -26,13 +26,15 @@ class Simplex(VectorConstraint):
     smallest positive number of the dtype. Closed: y_i = x_i^2 / sum_j x_j^2, which reaches zeros
     and leaves them again (Levin, Kileel, Boumal, arXiv 2207.03512). The slope of an entry that is
     0 is 0, so nothing starts there: ``right_inverse`` gives the zeros of a vector the rounding unit
-    together, and ``project`` 0.01/n each. With a mask all of this is said of the entries where it
-    is true, n of them in a vector; the others are 0, and x is not read there.
+    together, and ``project`` 0.01/n each. Ordered: y = softmax(z) of increasing logits z_1 = x_1,
+    z_i = z_(i-1) + softplus(x_i), strictly as in ``Ordered``. With a mask all of this is said of
+    the entries where it is true, n of them in a vector; the others are 0, and x is not read there.
 
     Args:
         closed: whether zeros belong to the set.
         mask: true where y may differ from 0, of a shape that broadcasts to that of y, at least
             one true in each vector (where a Markov chain can go). ``dim`` is one axis then.
+        ordered: whether y_1 < y_2 < ... < y_n belongs to the set, too; open ones without a mask.
         dim: the axis of the vectors (:class:`VectorConstraint`). For a matrix, ``dim=-1`` is
             row-stochastic and ``dim=0`` column-stochastic.
 
@@ -41,10 +43,13 @@ class Simplex(VectorConstraint):
     into that form. ``project`` is the nearest point with all entries at least 0.01/n, for vectors
     that are off the set; ``sample`` is uniform. The residual is the larger one of abs(sum - 1) and
     the distance of an entry from its bound; with two tolerances added, because a bound of an open
-    set is outside. In half precision a 0 is read as a rounded positive number.
+    set is outside. In half precision a 0 is read as a rounded positive number. The order counts as
+    a bound, too; ordered ones are projected to the nearest point (isotonic regression first) and a
+    hundredth of the way from there to y_i ~ i.
 
     Raises:
-        OptionError: a mask that is not boolean, or under which nothing is left of a vector.
+        OptionError: a mask that is not boolean, or under which nothing is left of a vector;
+            ``ordered`` together with ``closed`` or a mask.
         ShapeError: vectors without entries, an axis that the tensor does not have, or a shape that
             the mask does not broadcast to.
 
@@ -64,13 +69,23 @@ class Simplex(VectorConstraint):
 
     closed: bool = False
     mask: Any = None
+    ordered: bool = False
 
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)
     smooth = property(lambda self: not self.closed)  # closed: not at x = 0
-    decay_target = property(lambda self: "itself; at x = 0 exactly, 1/n" if self.closed else "1/n")
+
+    @property
+    def decay_target(self) -> str:
+        if self.closed:
+            return "itself; at x = 0 exactly, 1/n"
+        return "2^(i - 1)/(2^n - 1)" if self.ordered else "1/n"
 
     def _check_options(self) -> None:
+        if self.ordered and (self.closed or self.mask is not None):
+            raise OptionError(
+                f"{self!r}: ordered vectors are open and have no mask. Drop one of the options."
+            )
         if self.mask is None:
             return
         if not isinstance(self.mask, Constant) or self.mask.value.dtype != torch.bool:
@@ -112,13 +127,20 @@ class Simplex(VectorConstraint):
         free = self._free(x)
         if self.closed:
             return vectors.unit(torch.where(free, x, 0), free).square()
+        if self.ordered:
+            return self._apart(vectors.softmax(sequences.increasing(x)))
         return vectors.softmax(torch.where(free, x, -torch.inf))
+
+    def _apart(self, y: Tensor) -> Tensor:
+        return sequences.separated(above_zero(y))
 
     def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         low = y.to(dtype)
         free = None if self.mask is None else self.mask.like(low) != 0
         if self.closed:
             return low
+        if self.ordered:
+            return self._write(self._apart(self._read(low)), tuple(low.shape))
         return above_zero(low) if free is None else torch.where(free, above_zero(low), low)
 
     def _right_inverse(self, y: Tensor) -> Tensor:
@@ -128,12 +150,15 @@ class Simplex(VectorConstraint):
             unit = torch.finfo(y.dtype).eps / count.to(y.dtype)
             return torch.where(free, torch.where(y > 0, y, unit).sqrt(), 0)
         logarithms = torch.where(free, precise(y), 1).log()
-        return torch.where(free, logarithms - logarithms.sum(-1, keepdim=True) / count, 0)
+        centred = torch.where(free, logarithms - logarithms.sum(-1, keepdim=True) / count, 0)
+        return sequences.increasing_inverse(centred) if self.ordered else centred
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = torch.where(self._free(x), x, 0)
         if self.closed:
             return vectors.unit(x, self._free(x)), state
+        if self.ordered:  # the first entry moves all logits alike
+            return torch.cat((torch.zeros_like(x[..., :1]), x[..., 1:]), dim=-1), state
         count = self._free(x).expand(x.shape).sum(-1, keepdim=True)
         return torch.where(self._free(x), x - x.sum(-1, keepdim=True) / count, 0), state
 
@@ -142,6 +167,10 @@ class Simplex(VectorConstraint):
         inside = y >= 0 if self.closed else y > 0
         outside = torch.where(inside, torch.zeros_like(y), beyond)
         outside = torch.where(self._free(y), outside, y.abs()).amax(-1)
+        if self.ordered:
+            tied = 2 * self._tolerance(tuple(y.shape), y.dtype) - y.diff(dim=-1)
+            tied = torch.where(y.diff(dim=-1) > 0, torch.zeros_like(tied), tied)
+            outside = torch.cat((outside.unsqueeze(-1), tied), dim=-1).amax(-1)
         return torch.maximum((precise(y).sum(-1) - 1).abs().to(y.dtype), outside)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
@@ -157,14 +186,20 @@ class Simplex(VectorConstraint):
     def _project(self, y: Tensor) -> Tensor:
         off = self._residual(y) > self._tolerance(tuple(y.shape), y.dtype)
         free = self._free(y)
-        low = _MARGIN / free.expand(y.shape).sum(-1, keepdim=True)
-        moved = vectors.nearest_in_simplex(torch.where(free, y, -torch.inf), low).to(y.dtype)
-        return torch.where(off.unsqueeze(-1), moved, y)
+        if self.ordered:
+            nearest = vectors.nearest_in_simplex(sequences.isotonic(y, y[..., 0] * 0))
+            ramp = torch.arange(1, y.shape[-1] + 1, dtype=nearest.dtype, device=y.device)
+            moved = nearest + _MARGIN * (ramp / ramp.sum() - nearest)
+        else:
+            low = _MARGIN / free.expand(y.shape).sum(-1, keepdim=True)
+            moved = vectors.nearest_in_simplex(torch.where(free, y, -torch.inf), low)
+        return torch.where(off.unsqueeze(-1), moved.to(y.dtype), y)
 
     def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
         gaps = torch.where(self._free(u), above_zero(-torch.log1p(-u)), 0)
-        return gaps / gaps.sum(-1, keepdim=True)
+        y = gaps / gaps.sum(-1, keepdim=True)
+        return self._apart(y.sort(-1).values) if self.ordered else y
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         return shape[-1] - 1

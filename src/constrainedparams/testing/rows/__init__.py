@@ -7,8 +7,8 @@ from . import (
     linear,
     matrices,
     orthogonal,
-    sequences,
     semidefinite,
+    sequences,
     stochastic,
     vectors,
 )

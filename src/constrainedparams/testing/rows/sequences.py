@@ -10,6 +10,7 @@ from ...sets.convex import Convex
 from ...sets.monotone import Monotone
 from ...sets.ordered import Ordered
 from ...sets.positive_ordered import PositiveOrdered
+from ...sets.simplex import Simplex
 from ..case import Case
 
 __all__ = ["ROWS"]
@@ -85,7 +86,37 @@ def _convex(constraint: Convex, shape: tuple[int, ...], **more: object) -> Case:
     )
 
 
+def _ordered_simplex(constraint: Simplex, shape: tuple[int, ...], **more: object) -> Case:
+    def along(entries: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Every vector made from its places 0, 1, ..., with sum 1."""
+
+        def make(y: Tensor) -> Tensor:
+            rows = constraint._read(y)
+            made = entries(torch.arange(rows.shape[-1], dtype=torch.float64))
+            made = (made / made.sum()).expand(rows.shape).to(y.dtype)
+            return constraint._write(made, tuple(y.shape)).contiguous()
+
+        return make
+
+    return Case(
+        constraint,
+        shape,
+        decay_target=along(lambda p: 2.0**p),
+        near_misses={
+            "uniform": along(torch.ones_like),
+            "descending": along(lambda p: 10 - p),
+            "a zero": along(lambda p: p),
+            "scaled by 1.001": lambda y: 1.001 * y,
+        },
+        awkward={"small steps": along(lambda p: 10 + p), "large steps": along(lambda p: 30.0**p)},
+        dtypes=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        **more,  # type: ignore[arg-type]
+    )
+
+
 ROWS: tuple[Case, ...] = (
+    _ordered_simplex(Simplex(ordered=True), (4,), bad_shapes=((), (3, 0))),
+    _ordered_simplex(Simplex(ordered=True, dim=0), (3, 2), batched=False),
     _ordered(Ordered(), (4,), 4, bad_shapes=((), (3, 0))),
     _ordered(Ordered(descending=True, dim=0), (3, 2), 3, batched=False, bad_shapes=((), (0, 3))),
     _ordered(Ordered(min_gap=0.5), (4,), 4, bad_shapes=((), (3, 0))),
