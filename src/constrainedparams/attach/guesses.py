@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..core import private
+from ..errors import RegistrationError
 from ..sets.contract import Constraint
 from .classes import base_of
 
@@ -29,6 +30,18 @@ def module_for(given: Any) -> str:
         "For the weight of a layer give the layer and the name: "
         f'`{CALL}(layer, "weight", function)`. {whole}'
     )
+
+
+def refuse_no_module(given: Any, caller: str) -> None:
+    """What every tool asks of a model or a layer that it is given."""
+    if isinstance(given, nn.Module):
+        return
+    remedy = ""
+    if isinstance(given, Tensor):
+        remedy = " Give the module that holds the tensor."
+    elif isinstance(given, list | tuple) and all(isinstance(m, nn.Module) for m in given):
+        remedy = " Give the model that holds them all, or `nn.ModuleList(modules)`."
+    raise RegistrationError(f"{caller} got {type(given).__name__}; expected an nn.Module.{remedy}")
 
 
 def function_for(name: Any, given: Any) -> str:

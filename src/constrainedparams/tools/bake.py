@@ -10,7 +10,7 @@ from ..attach.registration import retire
 from ..attach.validation import refuse_wrapped
 from ..core.slot import Slot
 from ..core.tensors import raw_name, unguard
-from ..errors import PendingGradients, RegistrationError
+from ..errors import PendingGradients
 from ..sets.contract import Constraint
 from .peek import constrained, peek
 from .queries import slot_of
@@ -51,12 +51,7 @@ def bake(model: Module, inplace: bool = False) -> Module:
         >>> nn.Linear(3, 3).load_state_dict(plain.state_dict())
         <All keys matched successfully>
     """
-    if not isinstance(model, nn.Module):
-        raise RegistrationError(
-            f"bake got {type(model).__name__}; expected an nn.Module. The value of one parameter "
-            "is `module.weight.detach().clone()`."
-        )
-    places = list(constrained(model))
+    places = list(constrained(model, "bake"))
     for qualified, module, _, slot in places:
         if slot.pending():
             raise PendingGradients(
@@ -69,7 +64,7 @@ def bake(model: Module, inplace: bool = False) -> Module:
     result = model if inplace else copy.deepcopy(model)
     tied: dict[Slot, list[tuple[nn.Module, str]]] = {}
     for (_, module, name, slot), (_, part, own, _) in zip(
-        places, list(constrained(result)), strict=True
+        places, list(constrained(result, "bake")), strict=True
     ):
         # The value has no name here: it must be gone when the next one is computed.
         _make_plain(part, own, _value(module, name, slot))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..core.slot import Slot
 
 
@@ -34,6 +35,7 @@ def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001  (the 
         >>> constrainedparams.statistics(layer)["y"].evaluations
         1
     """
+    refuse_no_module(model, "compile")
     compiled: Any = torch.compile(model, **options)
     outside: list[list[Slot]] = []
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..errors import PendingGradients
 
 
@@ -36,6 +37,7 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     """
 
     def __init__(self, model: nn.Module):
+        refuse_no_module(model, "deferred_pullback")
         self.model = model
         self._entered: list[list[Any]] = []
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # that hold sums of this object

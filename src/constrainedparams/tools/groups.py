@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..core.tensors import raw_name
 from ..errors import RegistrationError
 
@@ -54,6 +55,7 @@ def parameter_groups(
         >>> [g["lr"] for g in torch.optim.AdamW(groups).param_groups]
         [0.001, 0.00025, 0.00025]
     """
+    refuse_no_module(model, "parameter_groups")
     options = {"weight_decay": 0.0, **_checked(constrained if constrained is not None else {})}
     kept = {
         id(module._parameters[raw_name(name)])

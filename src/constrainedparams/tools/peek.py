@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from ..attach.checkpoints import mend
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..core.slot import Slot
 from ..core.tensors import raw_name
 from ..sets.contract import Constraint
 
 
-def constrained(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Slot]]:
+def constrained(model: nn.Module, caller: str) -> Iterator[tuple[str, nn.Module, str, Slot]]:
     """(qualified name, module, name, slot) of every constrained parameter in the tree."""
+    refuse_no_module(model, caller)
     for prefix, module in model.named_modules():
         for name, slot in slots_of(module).items():
             yield (f"{prefix}.{name}" if prefix else name), module, name, slot

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..attach.checkpoints import METADATA
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..core.tensors import function_name, raw_name, state_name
 
 
@@ -30,6 +31,7 @@ def plain_state_dict(model: nn.Module) -> "OrderedDict[str, Tensor]":
         >>> list(plain_state_dict(nn.Sequential(Parametrized(torch.ones(2), Positive()))))
         ['0.y']
     """
+    refuse_no_module(model, "plain_state_dict")
     found = model.state_dict()
     renamed: dict[str, tuple[str, Tensor]] = {}
     state: set[str] = set()

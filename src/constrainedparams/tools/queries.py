@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
-from ..attach.guesses import kind, nearest
+from ..attach.guesses import kind, nearest, refuse_no_module
 from ..core.slot import Slot
 from ..errors import RegistrationError
 
@@ -19,6 +19,7 @@ def is_constrained(module: nn.Module, name: str | None = None) -> bool:
         >>> is_constrained(Parametrized(torch.zeros(2), torch.exp), "y")
         True
     """
+    refuse_no_module(module, "is_constrained")
     if name is not None:
         return name in slots_of(module)
     return any(slots_of(m) for m in module.modules())
@@ -59,6 +60,7 @@ def updated(module: nn.Module, name: str | None = None) -> None:
     if name is not None:
         slot_of(module, name).expire(module)
         return
+    refuse_no_module(module, "updated")
     for part in module.modules():
         for slot in slots_of(part).values():
             slot.expire(part)
@@ -66,6 +68,7 @@ def updated(module: nn.Module, name: str | None = None) -> None:
 
 def slot_of(module: nn.Module, name: str) -> Slot:
     """The slot of ``module.name``, or the error that says what is constrained instead."""
+    refuse_no_module(module, "the argument before the name")
     slots = slots_of(module)
     if name in slots:
         return slots[name]
@@ -74,5 +77,5 @@ def slot_of(module: nn.Module, name: str) -> Slot:
         known += " (below it there are some: name their module, before anything wraps it)"
     raise RegistrationError(
         f"{kind(module)}.{name} is not constrained; constrained here: {known}."
-        + nearest(name, slots)
+        + nearest(str(name), slots)
     )

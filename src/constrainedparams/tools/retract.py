@@ -7,7 +7,7 @@ from ..core import writes
 from ..core.isolated import isolated
 from ..core.slot import Slot
 from ..core.tensors import raw_name
-from ..errors import ConstraintViolation, PendingGradients, RegistrationError
+from ..errors import ConstraintViolation, PendingGradients
 from ..sets.contract import Constraint
 from .peek import constrained, peek
 
@@ -48,12 +48,7 @@ def retract(model: nn.Module) -> None:
         >>> torch.allclose(layer.weight, before, atol=1e-6)
         True
     """
-    if not isinstance(model, nn.Module):
-        raise RegistrationError(
-            f"retract got {type(model).__name__}; expected an nn.Module. Give the model, or "
-            "`Parametrized(tensor, set)` for a tensor without one."
-        )
-    places = {slot: (name, module) for name, module, _, slot in constrained(model)}
+    places = {slot: (name, module) for name, module, _, slot in constrained(model, "retract")}
     for slot, (name, _) in places.items():
         if slot.pending():
             raise PendingGradients(

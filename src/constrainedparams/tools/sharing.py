@@ -5,6 +5,7 @@ from typing import TypeVar
 from torch import nn
 
 from ..attach.classes import set_class, slots_of
+from ..attach.guesses import refuse_no_module
 from ..attach.registration import rename, retire
 from ..attach.tie import Tie, held
 from ..attach.validation import parameter_of, refuse_wrapped
@@ -53,6 +54,7 @@ def share_constrained_parameter(
         True
     """
     slot = slot_of(source, name)
+    refuse_no_module(target, "share_constrained_parameter, as its target,")
     target_name = name if target_name is None else target_name
     if slots_of(target).get(target_name) is slot:
         return target

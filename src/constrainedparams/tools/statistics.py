@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ..attach.classes import slots_of
+from .peek import constrained
 
 
 def statistics(model: nn.Module) -> dict[str, Any]:
@@ -23,8 +23,4 @@ def statistics(model: nn.Module) -> dict[str, Any]:
         >>> statistics(w)["y"].evaluations
         1
     """
-    return {
-        f"{prefix}.{name}" if prefix else name: replace(slot.counts)
-        for prefix, module in model.named_modules()
-        for name, slot in slots_of(module).items()
-    }
+    return {name: replace(slot.counts) for name, _, _, slot in constrained(model, "statistics")}

@@ -56,7 +56,7 @@ def summary(model: nn.Module) -> Table[Parameter]:
          'update', 'evaluations', 'decay', 'target']
     """
     rows: Table[Parameter] = Table()
-    for qualified, module, name, _ in constrained(model):
+    for qualified, module, name, _ in constrained(model, "summary"):
         rows[qualified] = _row(module, name)
     return rows
 

@@ -29,4 +29,6 @@ def violations(model: nn.Module) -> dict[str, float | None]:
         >>> round(violations(model)["0.weight"], 3)  # |y^T y - I| of y = 2 Q
         5.196
     """
-    return {name: distance(module, own) for name, module, own, _ in constrained(model)}
+    return {
+        name: distance(module, own) for name, module, own, _ in constrained(model, "violations")
+    }
