@@ -99,6 +99,8 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     """An option that is a number or a :class:`Constant` as a tensor, like ``like`` where given."""
     if isinstance(value, Constant):
         return value.value if like is None else value.like(like)
+    if not isinstance(value, int | float | complex):
+        raise OptionError(f"{value!r} is {type(value).__name__}; expected a number or a tensor.")
     if like is None:
         return torch.tensor(value, dtype=torch.float64)
     return torch.full((), value, dtype=like.dtype, device=like.device)

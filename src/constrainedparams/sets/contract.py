@@ -86,6 +86,8 @@ class Constraint(ABC):
     def __post_init__(self) -> None:
         for option in fields(self):
             value = _FROZEN.get(option.name, as_constant)(getattr(self, option.name))
+            if isinstance(option.default, bool) and not isinstance(value, bool):
+                raise OptionError(f"{option.name}={value!r}: expected True or False.")
             object.__setattr__(self, option.name, value)
         object.__setattr__(self, "_layout", self._make_layout())
         self._check_options()
@@ -250,6 +252,8 @@ class Constraint(ABC):
     @final
     def check_shape(self, shape: Shape) -> None:
         """Raise ShapeError when the set is not defined in this shape of y."""
+        if isinstance(shape, int):
+            raise ShapeError(f"{self!r} got the shape {shape}; expected a tuple, such as (3, 3).")
         shape = tuple(shape)
         matrix = self._matrix_shape(shape)
         if len(matrix) < self.event_dim:
@@ -383,6 +387,10 @@ class Constraint(ABC):
         return (self._read(wide) if self._reads_x(tuple(x.shape), shape) else wide), known
 
     def _check_dtype(self, t: Tensor) -> None:
+        if not isinstance(t, Tensor):
+            raise DtypeError(
+                f"{self!r} got {type(t).__name__}; expected a tensor. Wrap it: `torch.tensor(...)`."
+            )
         if not (t.is_floating_point() or (t.is_complex() and self.has_complex)):
             kinds = "floating point or complex" if self.has_complex else "real floating point"
             raise DtypeError(

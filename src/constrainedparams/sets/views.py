@@ -19,7 +19,12 @@ Dim = int | tuple[int, ...] | None
 
 def frozen_sizes(sizes: Sizes) -> tuple[tuple[str, int], ...] | None:
     """``sizes`` as a value that can be compared, hashed and printed."""
-    return None if sizes is None else tuple((str(k), int(v)) for k, v in dict(sizes).items())
+    try:
+        return None if sizes is None else tuple((str(k), int(v)) for k, v in dict(sizes).items())
+    except (TypeError, ValueError):
+        raise OptionError(
+            f'sizes={sizes!r}: expected lengths by the names of axes, such as {{"heads": 8}}.'
+        ) from None
 
 
 def frozen_dim(dim: Any) -> Dim:
@@ -41,7 +46,7 @@ class View:
     """``pattern`` = "axes of the tensor -> batch axes, rows, columns", as in einops."""
 
     def __init__(self, pattern: str, sizes: tuple[tuple[str, int], ...] | None) -> None:
-        left, arrow, right = pattern.partition("->")
+        left, arrow, right = str(pattern).partition("->")
         self.left, self.right, self.sizes = left.strip(), right.strip(), dict(sizes or ())
         self.source, self.target = _groups(left), _groups(right)
         given = sorted(name for group in self.source for name in group)

@@ -68,7 +68,7 @@ def updated(module: nn.Module, name: str | None = None) -> None:
 
 def slot_of(module: nn.Module, name: str) -> Slot:
     """The slot of ``module.name``, or the error that says what is constrained instead."""
-    refuse_no_module(module, "the argument before the name")
+    refuse_no_module(module, f"a call about {name!r}")
     slots = slots_of(module)
     if name in slots:
         return slots[name]
