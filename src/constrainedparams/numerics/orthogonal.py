@@ -1,21 +1,28 @@
 """Maps onto matrices with orthonormal columns; for n x k with k < n nothing here is n x n."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .elementary import precise, with_value
-from .exponential import expm
+from .kernel import Kernel, is_traced
+from .skew import skew
 from .skew_exponential import expm_skew
+from .tall import cayley_tall, exponential_tall
 
 __all__ = [
     "cayley",
+    "cayley_from",
     "defect",
     "exponential",
+    "exponential_from",
     "first_columns",
     "haar",
     "moved",
     "newton_schulz",
     "polar",
+    "polished",
     "positive_qr",
     "rotation",
     "transport",
@@ -28,24 +35,8 @@ def first_columns(y: Tensor) -> Tensor:
     return torch.eye(n, k, dtype=y.dtype, device=y.device).expand(y.shape)
 
 
-def _skew(x: Tensor) -> Tensor:
-    """Skew-Hermitian matrix of the lower triangle of ``x`` (..., n, n).
-
-    The diagonal of a real x is not read; of a complex one its imaginary part is.
-    """
-    strict = x.tril(-1)
-    s = strict - strict.mH
-    if x.is_complex():
-        diagonal = x * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        s = s + 0.5 * (diagonal - diagonal.mH)
-    return s
-
-
 def exponential(x: Tensor) -> Tensor:
     """exp(A) I_{n x k} with A = [[S, -R^H], [R, 0]], S = skew(top of x), R = rest of x.
-
-    For k < n, exp(A) I_{n x k} = [E11; R E21] with E = exp([[S, -R^H R], [I, 0]]) of size 2k: the
-    columns [I; 0] and [0; R] span an invariant subspace of A, and this is A in that basis.
 
     Args:
         x: (..., n, k) with n >= k.
@@ -53,25 +44,11 @@ def exponential(x: Tensor) -> Tensor:
     Returns:
         (..., n, k), I_{n x k} at x = 0.
     """
-    n, k = x.shape[-2:]
-    if n == k:
-        return expm_skew(_skew(x))
-    # R^H R loses half of the digits of R, so this small part runs in double precision.
-    s, r = _skew(precise(x[..., :k, :])), precise(x[..., k:, :])
-    # Balanced: [0; R/c] instead of [0; R] makes the blocks I and R^H R equally large.
-    c = r.detach().abs().square().sum(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1.0)
-    identity = torch.eye(k, dtype=r.dtype, device=r.device).expand(s.shape)
-    top = torch.cat((s, -(r.mH @ r) / c), dim=-1)
-    bottom = torch.cat((c * identity, torch.zeros_like(s)), dim=-1)
-    e = expm(torch.cat((top, bottom), dim=-2))
-    z = torch.cat((e[..., :k, :k], r @ (e[..., k:, :k] / c)), dim=-2)
-    return z.to(x.dtype)
+    return expm_skew(skew(x)) if x.shape[-2] == x.shape[-1] else exponential_tall(x)
 
 
 def cayley(x: Tensor) -> Tensor:
     """(I - A/2)^-1 (I + A/2) I_{n x k} with A = [[S, -R^H], [R, 0]] as in :func:`exponential`.
-
-    For k < n it is [2H - I; R H] with H = (I - S/2 + R^H R/4)^-1 of size k (Schur complement).
 
     Args:
         x: (..., n, k) with n >= k.
@@ -79,15 +56,31 @@ def cayley(x: Tensor) -> Tensor:
     Returns:
         (..., n, k), I_{n x k} at x = 0; real results have no eigenvalue -1 when n = k.
     """
-    n, k = x.shape[-2:]
-    identity = torch.eye(k, dtype=x.dtype, device=x.device)
-    if n == k:
-        half = 0.5 * _skew(x)
-        return torch.linalg.solve(identity - half, identity + half)
-    s, r = _skew(precise(x[..., :k, :])), precise(x[..., k:, :])
-    identity = identity.to(r.dtype).expand(s.shape)
-    h = torch.linalg.solve(identity - 0.5 * s + 0.25 * (r.mH @ r), identity)
-    return torch.cat((2 * h - identity, r @ h), dim=-2).to(x.dtype)
+    return _cayley_square(x, None) if x.shape[-2] == x.shape[-1] else cayley_tall(x)
+
+
+def _cayley_square(x: Tensor, base: Tensor | None) -> Tensor:
+    """base (I - A/2)^-1 (I + A/2) = 2 base (I - A/2)^-1 - base.
+
+    One solve and no product; torch keeps the factorisation, and its way back is one solve and one
+    product. I - A/2 is never singular, so that nothing has to wait for an answer of the device.
+    """
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    base = identity.expand(x.shape) if base is None else base
+    z, _ = torch.linalg.solve_ex(identity - 0.5 * skew(x), base, left=False)
+    return 2 * z - base
+
+
+def exponential_from(base: Tensor | None, x: Tensor) -> Tensor:
+    """:func:`exponential`, moved to ``base``, orthonormal to rounding."""
+    return moved(exponential(x), base)
+
+
+def cayley_from(base: Tensor | None, x: Tensor) -> Tensor:
+    """:func:`cayley`, moved to ``base``, orthonormal to rounding."""
+    if x.shape[-2] == x.shape[-1]:
+        return polished(_cayley_square(x, base))
+    return moved(cayley_tall(x), base)
 
 
 def transport(base: Tensor, z: Tensor) -> Tensor:
@@ -114,26 +107,49 @@ def transport(base: Tensor, z: Tensor) -> Tensor:
 
 
 def moved(z: Tensor, base: Tensor | None) -> Tensor:
-    """``z`` transported to ``base`` (None: left where it is), orthonormal to rounding.
+    """``z`` transported to ``base`` (None: left where it is), orthonormal to rounding."""
+    return polished(z if base is None else transport(base, z))
 
-    Squaring and solving lose digits of z with |x|; two steps of :func:`newton_schulz` give them
-    back. They correct rounding and are no part of the derivative.
+
+def polished(y: Tensor) -> Tensor:
+    """``y`` with the digits of y^H y = I that squaring, solving and products have lost with |x|.
+
+    One or two steps of :func:`newton_schulz`: on the CPU one where it is enough, elsewhere two, as
+    to ask would be to wait. They correct rounding and are no part of the derivative.
     """
-    y = z if base is None else transport(base, z)
-    return with_value(y, newton_schulz(y.detach(), 2))
+    if is_traced(y) or y.numel() == 0:
+        return with_value(y, newton_schulz(y.detach(), 2))
+    return _POLISH(y)
 
 
-def newton_schulz(y: Tensor, steps: int = 1) -> Tensor:
-    """Nearer to the polar factor of ``y``: y + y (I - y^H y) / 2, quadratic for a small defect.
+def _polish(y: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    missing = _missing(y)
+    once = y + 0.5 * (y @ missing)
+    # The step leaves 3/8 of the square of what is missing.
+    enough = y.device.type == "cpu" and not bool(
+        missing.abs().amax() > torch.finfo(y.dtype).eps ** 0.5 / y.shape[-1]
+    )
+    return (once if enough else newton_schulz(once)), ()
 
-    Many small squares are lost when they are added to a 1 in single precision, and the step would
+
+_POLISH = Kernel(_polish, lambda g, *_: (g,), lambda g, *_: (g,))
+
+
+def _missing(y: Tensor) -> Tensor:
+    """I - y^H y.
+
+    Many small squares are lost when they are added to a 1 in single precision, and a step would
     put them into y (1e-5 at n = 128): the diagonal of y^H y is summed in double precision.
     """
     on_diagonal = torch.eye(y.shape[-1], dtype=torch.bool, device=y.device)
+    lengths = precise(y).abs().square().sum(dim=-2, keepdim=True)
+    return torch.where(on_diagonal, (1 - lengths).to(y.dtype), -(y.mH @ y))
+
+
+def newton_schulz(y: Tensor, steps: int = 1) -> Tensor:
+    """Nearer to the polar factor of ``y``: y + y (I - y^H y) / 2, quadratic for a small defect."""
     for _ in range(steps):
-        lengths = precise(y).abs().square().sum(dim=-2, keepdim=True)
-        missing = torch.where(on_diagonal, (1 - lengths).to(y.dtype), -(y.mH @ y))
-        y = y + 0.5 * (y @ missing)
+        y = y + 0.5 * (y @ _missing(y))
     return y
 
 

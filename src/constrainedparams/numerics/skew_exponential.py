@@ -10,14 +10,13 @@ Casas and Seydaoglu, arXiv 2103.10132).
 """
 
 import math
-import sys
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .exponential import frechet
+from .kernel import adjoint, has_tangent, is_traced
 
 __all__ = ["expm_skew"]
 
@@ -92,17 +91,12 @@ class _Powers(NamedTuple):
     t: Tensor | float
 
 
-def _adjoint(x: Tensor) -> Tensor:
-    """x^H; compiled graphs run with lazy conjugation switched off, so that x.mH would be x^T."""
-    return x.mH.resolve_conj()
-
-
 def _skew(x: Tensor) -> Tensor:
-    return 0.5 * (x - _adjoint(x))
+    return 0.5 * (x - adjoint(x))
 
 
 def _hermitian(x: Tensor) -> Tensor:
-    return 0.5 * (x + _adjoint(x))
+    return 0.5 * (x + adjoint(x))
 
 
 def _powers(a: Tensor, t: float | None = None) -> _Powers:
@@ -240,7 +234,7 @@ def _pullback(powers: _Powers, plan: _Plan, values: list[Tensor], g: Tensor) -> 
     c = plan.coefficients
     top = len(c) // 4 - 1
     for f in reversed(values[top:]):
-        h = _adjoint(f)
+        h = adjoint(f)
         g = 2 * g + h @ g + g @ h
     grads = [torch.zeros_like(g)] * 4
     for block in range(top + 1):
@@ -248,7 +242,7 @@ def _pullback(powers: _Powers, plan: _Plan, values: list[Tensor], g: Tensor) -> 
         for k, factor in enumerate(factors):
             grads[k] = torch.add(grads[k], g, alpha=factor)
         if block < top:
-            grads[3] = grads[3] + g @ _adjoint(values[top - 1 - block])
+            grads[3] = grads[3] + g @ adjoint(values[top - 1 - block])
             g = a4 @ g
     # A^2 and A^4 are Hermitian, A and A^3 skew-Hermitian: so are the gradients that count.
     both = _hermitian(grads[3]) + _skew(grads[2]) / t
@@ -274,10 +268,6 @@ def _chain(a: Tensor) -> tuple[_Plan, Tensor, _Powers, list[Tensor]]:
     return plan, unit, powers, _values(powers, plan)
 
 
-def _has_tangent(t: Tensor) -> bool:
-    return forward_ad.unpack_dual(t).tangent is not None
-
-
 class _ExpmSkew(torch.autograd.Function):
     """exp(A) and, for the way back only, what it was made of."""
 
@@ -301,7 +291,7 @@ class _ExpmSkew(torch.autograd.Function):
             return None
         a, unit, *kept = ctx.saved_tensors
         # What was kept are constants to autograd: a derivative of this needs the chain anew.
-        if torch.is_grad_enabled() or _has_tangent(a) or _has_tangent(g):
+        if torch.is_grad_enabled() or has_tangent(a) or has_tangent(g):
             return _retraced(a, g, ctx.plan.norm)
         return _pullback(_Powers(*kept[:5]), ctx.plan, kept[5:], g) / unit
 
@@ -369,16 +359,6 @@ def _opaque_backward(ctx: Any, g: Tensor) -> Tensor:
 _opaque.register_autograd(_opaque_backward, setup_context=_save)
 
 
-def _is_traced(a: Tensor) -> bool:
-    """Whether the norm of ``a`` cannot be asked for, or the answer would be frozen into a graph."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return True
-    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")  # of make_fx; heavy to import
-    if proxies is not None and proxies.get_proxy_mode() is not None:
-        return True
-    return a.is_meta or type(a) not in (Tensor, torch.nn.Parameter)
-
-
 def expm_skew(a: Tensor) -> Tensor:
     """exp((A - A^H) / 2) for a batch of matrices, differentiable to any order.
 
@@ -394,4 +374,4 @@ def expm_skew(a: Tensor) -> Tensor:
     """
     if a.numel() == 0:
         return a.clone()
-    return _opaque(a) if _is_traced(a) else _ExpmSkew.apply(a)[0]
+    return _opaque(a) if is_traced(a) else _ExpmSkew.apply(a)[0]

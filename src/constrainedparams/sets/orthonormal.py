@@ -13,7 +13,7 @@ from .contract import MatrixConstraint, Shape
 
 __all__ = ["Orthonormal"]
 
-_MAPS = {"exp": maps.exponential, "cayley": maps.cayley}
+_MAPS = {"exp": maps.exponential_from, "cayley": maps.cayley_from}
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +46,7 @@ class Orthonormal(MatrixConstraint):
     def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if x.shape[-2] < x.shape[-1]:
             return self._forward(x.mH, None if base is None else base.mH).mH
-        return maps.moved(_MAPS[self.map](self._tangent(x)), base)
+        return _MAPS[self.map](base, self._tangent(x))
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return torch.zeros_like(y), {"base": self._project(y)}
