@@ -7,6 +7,7 @@ import pickle
 import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
+from torch.nn.utils import clip_grad_norm_
 from torch.testing import assert_close
 
 import constrainedparams as cp
@@ -83,7 +84,10 @@ class Daily(Book):
         other.backward(number)
         other.compare_grads()
         other.synchronise(grads=True)
-        for optimiser in other.pair_of_optimisers("sgd fused"):
+        for optimiser, tensors in zip(
+            other.pair_of_optimisers("sgd fused"), other.trained(), strict=True
+        ):
+            clip_grad_norm_(tensors, 1.0)
             optimiser.step()
         other.allowed = dict.fromkeys(ALL, 2)
         other.all_is_as_without_a_cache()
