@@ -3,17 +3,15 @@
 import torch
 from torch import Tensor
 
-from .definite import clip_eigenvalues, factor, factor_inverse, gram, hermitian, identity_like
+from .definite import factor, factor_inverse, gram, hermitian, identity_like
 from .elementary import precise
 
 __all__ = [
     "core",
     "core_inverse",
     "indefiniteness",
-    "nearest_correlation",
     "nearest_semidefinite",
     "square_root",
-    "unit_diagonal",
 ]
 
 
@@ -72,29 +70,3 @@ def core_inverse(e: Tensor, slack: float, like: Tensor) -> Tensor:
     tiny = torch.finfo(like.dtype).tiny
     roots = torch.maximum(p, slack * e).clamp_min(tiny).sqrt()
     return factor_inverse(torch.diag_embed(roots), like.dtype).to(like.dtype)
-
-
-def unit_diagonal(p: Tensor) -> Tensor:
-    """D^-1/2 p D^-1/2 with a diagonal of exact ones, D = diag(p) > 0."""
-    root = torch.diagonal(p, dim1=-2, dim2=-1).real.sqrt()
-    c = p / root.unsqueeze(-1) / root.unsqueeze(-2)
-    one = identity_like(c)
-    return c * (1 - one) + one
-
-
-def nearest_correlation(y: Tensor, low: float, steps: int = 2000) -> Tensor:
-    """The nearest matrix with unit diagonal and eigenvalues of at least ``low``, to 1e-9.
-
-    Alternating projections with Dykstra's correction (Higham, IMA J. Numer. Anal. 22, 2002).
-    """
-    x = hermitian(precise(y))
-    correction = torch.zeros_like(x)
-    one = identity_like(x)
-    for _ in range(steps):
-        shifted = x - correction
-        definite = clip_eigenvalues(shifted, low, None)
-        correction = definite - shifted
-        x = definite * (1 - one) + one
-        if bool(((x - definite).abs() <= 1e-9).all()):
-            break
-    return unit_diagonal(clip_eigenvalues(x, low, None))

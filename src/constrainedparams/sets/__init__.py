@@ -6,12 +6,15 @@ from .cholesky_factor import CholeskyFactor
 from .circulant import Circulant
 from .contract import Constraint
 from .convex import Convex
+from .correlation import Correlation
+from .correlation_cholesky import CorrelationCholesky
 from .density_matrix import DensityMatrix
 from .diagonal import Diagonal
 from .fixed_entries import FixedEntries
 from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
 from .grassmann import Grassmann
 from .greater_than import GreaterThan
+from .hermitian import Hermitian
 from .interval import Interval
 from .invertible import Invertible
 from .less_than import LessThan
@@ -28,12 +31,14 @@ from .positive_semidefinite import PositiveSemidefinite
 from .rate_matrix import RateMatrix
 from .simplex import Simplex
 from .skew import Skew
+from .skew_hermitian import SkewHermitian
 from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
 from .stiefel import Stiefel
 from .symmetric import Symmetric
 from .toeplitz import Toeplitz
 from .traceless import Traceless
+from .unit_determinant_positive_definite import UnitDeterminantPositiveDefinite
 from .upper_triangular import UpperTriangular
 
 __all__ = [
@@ -43,12 +48,15 @@ __all__ = [
     "Circulant",
     "Constraint",
     "Convex",
+    "Correlation",
+    "CorrelationCholesky",
     "DensityMatrix",
     "Diagonal",
     "FixedEntries",
     "FixedRankPositiveSemidefinite",
     "Grassmann",
     "GreaterThan",
+    "Hermitian",
     "Interval",
     "Invertible",
     "LessThan",
@@ -65,11 +73,13 @@ __all__ = [
     "RateMatrix",
     "Simplex",
     "Skew",
+    "SkewHermitian",
     "SpecialOrthogonal",
     "Sphere",
     "Stiefel",
     "Symmetric",
     "Toeplitz",
     "Traceless",
+    "UnitDeterminantPositiveDefinite",
     "UpperTriangular",
 ]

@@ -1,8 +1,10 @@
 """The table of sets: one row or more for each, in one file for each family."""
 
 from . import (
+    correlation,
     elementwise,
     factors,
+    hermitian,
     hyperbolic,
     linear,
     matrices,
@@ -16,14 +18,16 @@ from . import (
 __all__ = ["ROWS"]
 
 ROWS = (
+    *correlation.ROWS,
     *elementwise.ROWS,
     *factors.ROWS,
+    *hermitian.ROWS,
     *hyperbolic.ROWS,
     *linear.ROWS,
     *matrices.ROWS,
     *orthogonal.ROWS,
-    *sequences.ROWS,
     *semidefinite.ROWS,
+    *sequences.ROWS,
     *stochastic.ROWS,
     *vectors.ROWS,
 )

@@ -2,7 +2,10 @@
 
 import math
 
+import torch
+
 from ...sets.positive_definite import PositiveDefinite
+from ...sets.unit_determinant_positive_definite import UnitDeterminantPositiveDefinite
 from ..case import Case
 from .points import bump, identity, spectrum, triangle
 
@@ -44,4 +47,22 @@ ROWS: tuple[Case, ...] = (
     _definite(PositiveDefinite(), _SQUARED),
     _definite(PositiveDefinite(lower=0.5), 0.5 + _SQUARED),
     _definite(PositiveDefinite(-1.0, 3.0), -1.0 + 4.0 * _SQUARED / (1.0 + _SQUARED)),
+    Case(
+        UnitDeterminantPositiveDefinite(),
+        (3, 3),
+        decay_target=identity,
+        near_misses={
+            "asymmetric": lambda y: bump(y.flip(-1), 1e-3).flip(-1),
+            "determinant 1.01": lambda y: 1.01 ** (1 / 3) * y,
+            "negated": torch.neg,
+            "two eigenvalues -1": lambda y: identity(y) * torch.tensor([-1.0, -1.0, 1.0]),
+            "zero": torch.zeros_like,
+        },
+        awkward={
+            "identity": identity,
+            "repeated eigenvalues": lambda y: spectrum(y, 2.0, 0.25),
+            "ill-conditioned": lambda y: spectrum(y, 4.0, 0.0625),
+        },
+        bad_shapes=((3,), (3, 2)),
+    ),
 )

@@ -61,6 +61,14 @@ ROWS: tuple[Case, ...] = (
         bad_shapes=(*_SHAPES, (1, 1)),
     ),
     Case(
+        PositiveSemidefinite(1, view="(blocks i) j -> blocks i j", sizes={"blocks": 2}),
+        (4, 2),
+        decay_target=torch.zeros_like,
+        near_misses={"of rank two": lambda y: y + 1e-2 * torch.eye(2).repeat(2, 1)},
+        bad_shapes=((4,), (4, 4)),
+        batched=False,
+    ),
+    Case(
         FixedRankPositiveSemidefinite(2),
         (4, 4),
         decay_target=lambda base: math.log(2.0) ** 2 * (base @ base.mH),
