@@ -362,7 +362,7 @@ def main(rank, world, folder):
         rank=rank,
         world_size=world,
         init_method=f"file://{folder}/group",
-        timeout=timedelta(seconds=20),
+        timeout=timedelta(seconds=60),
     )
     results = {}
     for name, scenario in list(globals().items()):

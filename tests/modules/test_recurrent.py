@@ -128,3 +128,22 @@ def test_an_orthogonal_recurrent_matrix_stays_orthogonal():
     q = value(model.weight_hh_l0)
     assert (q - start).norm() > 0.01
     equal(q @ q.t(), torch.eye(6))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_step_lets_go_of_y_in_the_flat_list(name):
+    """Between steps nothing but parameters lives; the list of the user's own keeps the value."""
+    model, _ = ROWS[name].pair()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    loss_of(ROWS[name].call(model)).backward()
+    own = [n for n in model._flat_weights_names if cp.is_constrained(model, n)]
+    model.mine = [getattr(model, own[0])]
+    memory = {getattr(model, n).untyped_storage()._cdata for n in own}
+    optimizer.step()
+    held = [w for w in model._flat_weights if w is not None]
+    assert not memory & {w.untyped_storage()._cdata for w in held}
+    assert type(model.mine[0]) is torch.Tensor and not model.mine[0].requires_grad
+    model.flatten_parameters()
+    ROWS[name].call(model)
+    for weight, its in zip(model._flat_weights, model._flat_weights_names, strict=True):
+        assert weight is getattr(model, its)

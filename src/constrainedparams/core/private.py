@@ -42,6 +42,7 @@ tracing_context = _probe(torch, "_guards.TracingContext.try_get", lambda: None)
 _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # for speed alone
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 
+FLAT_WEIGHTS = "_flat_weights"  # where an RNN lists what its names hold
 _PARAMETER_NEW = nn.Parameter.__new__.__code__
 
 

@@ -362,7 +362,8 @@ class Slot:
 
 
 def _let_go(module: nn.Module, y: "weakref.ref[Constrained]") -> None:
-    """A list of the module's own (RNN's flat weights) keeps the values of y, not its graph."""
-    for value in vars(module).values():
+    """RNN's list of flat weights, made anew by each forward, lets go of y; others of its graph."""
+    for key, value in vars(module).items():
         if isinstance(value, list):
-            value[:] = [private.detach(item) if item is y() else item for item in value]
+            gone = (lambda _: None) if key == private.FLAT_WEIGHTS else private.detach
+            value[:] = [gone(item) if item is y() else item for item in value]

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
+from ..core.slot import Slot
 from ..core.tensors import raw_name
 from ..sets.contract import Constraint
 from .peek import constrained, distance
@@ -34,7 +35,8 @@ def summary(model: nn.Module) -> Table[Parameter]:
     set, ``distance`` from it (as in :func:`violations`), how far registration ``moved`` the value
     (Frobenius norm) and that as ``moved_percent`` of its norm, ``update``, the ``evaluations`` of
     f so far, and ``decay_target``: where weight decay on x pulls y. "-" (None) stands where there
-    is no answer: a function that is no set, a value that became x. A copy was not moved itself:
+    is no answer: a function that is no set, a value that became x. What several modules share has
+    one row, as in ``model.named_parameters()``. A copy was not moved itself:
     ``moved`` belongs to the model that was registered. Nothing is counted, kept or changed.
 
     Args:
@@ -56,8 +58,11 @@ def summary(model: nn.Module) -> Table[Parameter]:
          'update', 'evaluations', 'decay', 'target']
     """
     rows: Table[Parameter] = Table()
-    for qualified, module, name, _ in constrained(model, "summary"):
-        rows[qualified] = _row(module, name)
+    seen: set[Slot] = set()
+    for qualified, module, name, slot in constrained(model, "summary"):
+        if slot not in seen:
+            rows[qualified] = _row(module, name)
+            seen.add(slot)
     return rows
 
 
