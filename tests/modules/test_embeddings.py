@@ -14,12 +14,18 @@ INDEX = torch.tensor([[0, 3, 3], [1, 2, 0]])
 def test_the_padding_row_is_a_row_as_any_other_of_y():
     """torch keeps its gradient at zero; f says what its value is."""
     model = nn.Embedding(7, 3, padding_idx=1)
-    constrain(model, {"weight": cp.Sphere()})
+    with pytest.warns(UserWarning, match=r"row 1, which padding_idx .* Mask padded positions"):
+        constrain(model, {"weight": cp.Sphere()})
     start = value(model.weight)
     train(model, lambda m: m(INDEX), OPTIMIZERS["adam"](model.parameters()))
     equal(model.weight[1], start[1])
     equal(model.weight.norm(dim=1), torch.ones(7))
     assert not torch.allclose(model.weight[0], start[0])
+
+
+def test_a_padding_row_that_stays_zero_is_not_warned_of():
+    model = constrain(nn.Embedding(7, 3, padding_idx=1), {"weight": cp.Interval(-1.0, 1.0)})
+    equal(model.weight[1], torch.zeros(3))
 
 
 def test_rows_that_were_not_looked_up_have_no_gradient():

@@ -116,6 +116,7 @@ def _start(
         with isolated(parameter.device), torch.no_grad():
             x, state, target = preimage(slot.function, parameter, where, project)
         slot.moved = _distance(parameter.detach(), target)
+        validation.warn_of_padding(module, slot.name, parameter.detach(), target)
     y = slot.attempt(module, x, state)
     finite_or_raise(slot.function, y, where)
     slot.state_names = tuple(state)

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import warnings
 import weakref
 from types import CodeType, FunctionType
 from typing import Any
@@ -148,6 +149,20 @@ def refuse_rescaled(module: nn.Module, name: str) -> None:
             f"{guesses.kind(module)}.weight is rescaled in place by max_norm={module.max_norm} in "
             "every forward. Write `module.max_norm = None` and bound the rows by a set, such as "
             "`Sphere()`."
+        )
+
+
+def warn_of_padding(module: nn.Module, name: str, value: Tensor, target: Tensor) -> None:
+    """Whoever pads counts on a row of zeros, which many sets do not have."""
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or name != "weight":
+        return
+    row = module.padding_idx
+    if row is not None and not bool(value[row].any()) and bool(target[row].any()):
+        warnings.warn(
+            f"{guesses.kind(module)}.weight: row {row}, which padding_idx keeps at zero, is not on "
+            "the set and was moved onto it; it receives no gradient. Mask padded positions after "
+            f"the lookup: `embedding(index) * (index != {row}).unsqueeze(-1)`.",
+            stacklevel=5,
         )
 
 
