@@ -15,6 +15,7 @@ from .errors import (
 from .sets import *  # noqa: F403  (sets/__init__.py names them)
 from .sets import __all__ as _sets
 from .tools.bake import bake
+from .tools.batching import batch
 from .tools.compiling import compile  # noqa: A004  (the name of torch's)
 from .tools.deferred import deferred_pullback
 from .tools.groups import parameter_groups
@@ -43,6 +44,7 @@ __all__ = [
     "ShapeError",
     "StaleOptimizer",
     "bake",
+    "batch",
     "compile",
     "constraint_of",
     "deferred_pullback",

@@ -24,13 +24,13 @@ SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkp
 SKEW = "tests/numerics/test_skew_exponential.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 MUTANTS = [
-    Mutant("private-clone", "core/pullback.py", "o.detach().clone() for o", "o.detach() for o",
+    Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
            ENGINE),
     Mutant("free-private-graph", "core/private.py", "cotangents, True, create_graph",
            "cotangents, False, create_graph", ENGINE),
     Mutant("no-second-order", "core/pullback.py", "if not torch.is_grad_enabled():\n",
            "if True:\n", ENGINE),
-    Mutant("foreign-leaf-accepted", "core/pullback.py", "id(leaf) not in own:\n            return leaf",
+    Mutant("foreign-leaf-accepted", "functions/captured.py", "id(leaf) not in own:\n            return leaf",
            "False:\n            return leaf", ENGINE),
     Mutant("leaf-is-x", "core/slot.py", "alias = tensor.detach()\n", "return tensor\n",
            ENGINE),
@@ -76,7 +76,7 @@ MUTANTS = [
     Mutant("data-not-guarded", "core/tensors.py", "x.__class__ = Unconstrained", "pass",
            ENGINE),
     Mutant("metaclass-differs", "core/tensors.py",
-           "return other is nn.Parameter or type.__eq__(cls, other)", "return type.__eq__(cls, other)",
+           "return other is base or type.__eq__(cls, other)", "return type.__eq__(cls, other)",
            ENGINE),
     Mutant("setattr-unseen", "attach/classes.py", 'slot.drop("x was assigned")', "pass", ENGINE),
     Mutant("state-dict-does-not-settle", "attach/classes.py",

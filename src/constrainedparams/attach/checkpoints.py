@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ..core import private, writes
-from ..core.key import Watch
 from ..core.slot import Slot
 from ..core.tensors import function_name, raw_name, state_name
 from ..errors import ConstraintError
@@ -82,13 +81,16 @@ def keep_wide(module: Any, slot: Slot, before: dict[str, Tensor]) -> None:
 
 def mend(module: Any, slot: Slot) -> None:
     """A base point that was cast, loaded or averaged is put back on the set that it left."""
-    if "base" not in slot.state_names or private.transforming():
+    if "base" not in slot.state_names:
+        return
+    known = slot.companions
+    if known is not None and known.sound and known.same():
         return
     base = module._buffers[state_name(slot.name_in(module), "base")]
-    if base.is_meta or (slot.sound is not None and slot.sound.same(base)):
+    if base.is_meta or private.transforming():
         return
     constraint: Constraint = slot.function
     with torch.no_grad():
         if not bool(constraint.contains(base).all()):
             base.copy_(constraint.project(base))
-    slot.sound = Watch(base)
+    slot.watched(module).sound = True

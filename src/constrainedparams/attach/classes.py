@@ -175,6 +175,9 @@ class Generated:
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]
         tracing.number(self)  # type: ignore[arg-type]
+        for slot in self.__dict__.get(SLOTS, {}).values():
+            if slot.batch is not None:
+                slot.batch.join(slot, self)
 
     def extra_repr(self) -> str:
         slots = self.__dict__.get(SLOTS, {})
@@ -193,6 +196,7 @@ class Generated:
             result = super()._apply(fn, recurse)  # type: ignore[misc]
             for name, slot in slots.items():
                 keep_wide(self, slot, before[name])
+                slot.companions = None  # it holds what was there before
         return result
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -23,8 +23,12 @@ class Watch:
         self.tensor = tensor
         self.alias = private.detach(tensor)
         self.version = self.alias._version
-        self.pointer = tensor.data_ptr()
+        self.pointer = self.alias.data_ptr()
         self.requires_grad = tensor.requires_grad
+
+    def moved(self) -> bool:
+        """Whether the tensor was written to; less than ``same``, and in a third of the time."""
+        return self.alias._version != self.version
 
     def same(self, tensor: Tensor | None) -> bool:
         return (
@@ -42,7 +46,7 @@ class Companions:
     object in the same dict, and asking costs no walk through f.
     """
 
-    __slots__ = ("parts", "watches")
+    __slots__ = ("ids", "parts", "sound", "watches")
 
     def __init__(self, module: nn.Module, name: str, state: Iterable[str], function: Any):
         buffers: Any = module._buffers
@@ -51,6 +55,8 @@ class Companions:
         self.parts: list[tuple[dict[str, Any], str, nn.Module, bool, int]] = []
         if isinstance(function, nn.Module):
             self._descend(module._modules, function_name(name), function)
+        self.sound = False  # whether a base point was seen to be on the set
+        self.ids = frozenset(id(watch.tensor) for _, _, watch in self.watches)
 
     def _descend(self, holder: dict[str, Any], key: str, part: nn.Module) -> None:
         self.parts.append((holder, key, part, part.training, _size(part)))

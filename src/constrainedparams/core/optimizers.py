@@ -1,6 +1,7 @@
 """Freshness layer: what optimisers do. Fused steps move no version; memory ends with the step."""
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,16 +33,12 @@ def follow(slot: Any) -> None:
         _live[key] = weakref.ref(slot, lambda _: _live.pop(key, None))
 
 
-def _slots_of(held: dict[int, Any]) -> list[Any]:
-    """Slots with a value that depends on a tensor in ``held``."""
-    slots = [ref() for ref in list(_live.values())]
-    return [
-        slot
-        for slot in slots
-        if slot is not None
-        and slot.record is not None
-        and not held.keys().isdisjoint(slot.record.leaf_ids)  # walks the shorter of the two
-    ]
+def _slots_of(held: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
+    """Slots with a value that depends on a tensor in ``held``, and where it was read."""
+    for ref in list(_live.values()):
+        slot = ref()
+        if slot is not None and slot.record is not None and slot.record.depends_on(held):
+            yield slot, slot.record.home()
 
 
 def _held(optimizer: Any) -> dict[int, Any]:
@@ -59,7 +56,7 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
                 f"{type(optimizer).__name__} still holds the former parameter of {p._replaced}, "
                 "which was replaced by one of another shape. Make the optimiser anew."
             )
-    for slot in _slots_of(held):
+    for slot, module in _slots_of(held):
         if slot.pending():
             raise PendingGradients(
                 f"{type(optimizer).__name__}.step() while gradients of `{slot.name}` collected by "
@@ -67,7 +64,6 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
                 "block (`with deferred_pullback(model):` around all but the last), or call "
                 "`discard()`."
             )
-        module = slot.record.home()
         if module is not None:
             slot.settle(module)
     closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
@@ -85,10 +81,6 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     for p, version in _before.pop(optimizer, ()):
         if versioned(p) and p._version == version:
             torch.autograd.graph.increment_version(p)
-    for slot in _slots_of(_held(optimizer)):
-        record = slot.record
-        module = record.home()
-        if slot.mode != "manual" and module is not None:
-            watches = [record.x, *(w for _, _, w in record.companions.watches)]
-            if not all(w.same(w.tensor) for w in watches):
-                slot.drop("optimiser step")
+    for slot, module in _slots_of(_held(optimizer)):
+        if slot.mode != "manual" and module is not None and slot.record.moved():
+            slot.drop("optimiser step")

@@ -9,6 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..sets.contract import without_autocast
 from . import private
 
+Tensors = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -17,18 +18,17 @@ class Graph:
 
     The leaves are detached aliases of the parameters: hooks on the parameters, reducers and
     clipping see one total after the node, not the parts inside. No backward frees it. Of the
-    outputs it keeps where they stand in the graph, not their values.
+    outputs it keeps where they stand in the graph, not their values. The graph of many slots at
+    once is in attach/stacked.
     """
 
-    __slots__ = ("__weakref__", "edges", "leaves", "pending", "watcher")
+    __slots__ = ("__weakref__", "edges", "leaves", "pending", "watchers")
 
-    def __init__(
-        self, outputs: tuple[Tensor, ...], leaves: tuple[Tensor, ...], watcher: Any = None
-    ):
+    def __init__(self, outputs: Tensors, leaves: Tensors, watchers: tuple[Any, ...] = ()):
         self.edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]
         self.leaves = leaves
-        self.watcher = watcher  # weak reference to the slot, or None for derivatives
-        self.pending: Tensor | None = None  # dL/dy held back by deferred_pullback
+        self.watchers = watchers  # for each output a weak reference to its slot; derivatives: none
+        self.pending: dict[int, Tensor] = {}  # dL/dy held back by deferred_pullback, by output
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
@@ -42,34 +42,35 @@ class Graph:
             found = iter(private.gradients(edges, tuple(wanted), cotangents, create_graph))
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
+    def derivative(self, result: Gradients, _: Gradients, own: list[Tensor]) -> "Graph":
+        """``result`` of ``vjp`` as a function of the leaves and of ``own``, the gradients given."""
+        return Graph(tuple(v for v in result if v is not None), (*self.leaves, *own))
+
 
 class Pullback(torch.autograd.Function):
     """One node over a private graph. Any number of backwards; each order of derivative adds one."""
 
     @staticmethod
-    def forward(ctx: Any, graph: Graph, outputs: tuple[Tensor, ...], *inputs: Tensor) -> Any:
+    def forward(ctx: Any, graph: Any, copies: Tensors, *inputs: Tensor) -> Any:
         ctx.graph = graph
         ctx.inputs = inputs
         ctx.set_materialize_grads(False)
-        # Copies: a write to what the user holds must not reach what the derivative is made of.
-        copies = tuple(o.detach().clone() for o in outputs)
+        # Copies of f's values: a write to what the user holds must not reach the graph.
         return copies if len(copies) > 1 else copies[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        graph: Graph = ctx.graph
-        slot = graph.watcher() if graph.watcher is not None else None
-        if slot is not None:
-            deferred, total = slot.pull(graph, grads[0])
-            if deferred:
-                return (None,) * (2 + len(graph.leaves))
-            grads = (total,)
+        graph = ctx.graph
+        if graph.watchers:
+            slots = [watcher() for watcher in graph.watchers]
+            pairs = enumerate(zip(slots, grads, strict=True))
+            grads = tuple([g if s is None else s.pull(graph, i, g) for i, (s, g) in pairs])
         if not torch.is_grad_enabled():
             return (None, None, *graph.vjp(grads))
         return (None, None, *_differentiable(graph, ctx.inputs, grads))
 
 
-def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) -> Gradients:
+def _differentiable(graph: Any, inputs: Tensors, grads: Gradients) -> Gradients:
     """The derivative itself as a node over a retained graph, for create_graph=True."""
     given = [g for g in grads if g is not None]
     own = [g.detach().requires_grad_() for g in given]
@@ -80,25 +81,7 @@ def _differentiable(graph: Graph, inputs: tuple[Tensor, ...], grads: Gradients) 
     present = tuple(v for v in result if v is not None)
     if not present:
         return result
-    handed = Pullback.apply(Graph(present, (*graph.leaves, *own)), present, *inputs, *given)
+    copies = tuple(v.detach().clone() for v in present)
+    handed = Pullback.apply(graph.derivative(result, grads, own), copies, *inputs, *given)
     values = iter(handed if isinstance(handed, tuple) else (handed,))
     return tuple(None if v is None else next(values) for v in result)
-
-
-def foreign_leaf(y: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
-    """A trainable leaf of y's graph that is none of ``leaves``, if there is one."""
-    own = {id(leaf) for leaf in leaves}
-    if y.grad_fn is None:
-        return y if y.requires_grad and id(y) not in own else None
-    stack: list[Any] = [y.grad_fn]
-    seen: set[Any] = set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in own:
-            return leaf
-        stack.extend(parent for parent, _ in node.next_functions)
-    return None

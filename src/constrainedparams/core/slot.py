@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from ..errors import CapturedTensor, ConstraintError, PendingGradients
 from ..functions.call import call, parameters_of
-from ..functions.describe import describe
+from ..functions.captured import captured
 from ..sets.contract import Constraint, compute_dtype
 from . import optimizers, private, verified, writes
 from .isolated import isolated
 from .key import Companions, Watch, versioned
-from .pullback import Graph, Pullback, foreign_leaf
+from .pullback import Graph, Pullback
 from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name, state_of
 
-_KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "moved")
+_KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "batch", "moved")
 MODES = ("auto", "manual", "verified")
 
 
@@ -26,8 +26,8 @@ class Record:
 
     x: Watch
     companions: Companions
-    leaf_ids: frozenset[int]  # of the tensors an optimiser may hold that this value depends on
-    graph: Graph | None
+    graph: Any  # a Graph, or what is one for many slots
+    place: int  # of y among the outputs of the graph
     value: Tensor | None  # beside y, where f may be random: what a refused write must not change
     home: weakref.ref[nn.Module]
     node: Any
@@ -36,6 +36,12 @@ class Record:
     held: "weakref.ref[Constrained]"  # y, also after ``loosen``
     y_version: int
 
+    def __init__(self, x: Tensor, mode: str):
+        self.x = Watch(x)
+        self.snapshot = verified.Snapshot(x) if mode == "verified" else None
+        self.graph = self.value = None
+        self.place = 0
+
     def y(self) -> Constrained | None:
         """What was handed out, while somebody or this record holds it."""
         out = self.out
@@ -43,8 +49,17 @@ class Record:
 
     def written(self) -> bool:
         """Whether somebody wrote into y."""
-        y = self.y()
+        y = self.held() if self.out is None else self.out[1]
         return y is not None and y._version != self.y_version
+
+    def depends_on(self, held: dict[int, Any]) -> bool:
+        """Whether a tensor with one of these ids goes into y."""
+        ids = self.companions.ids  # ``isdisjoint`` of keys walks the shorter of the two
+        return id(self.x.tensor) in held or not held.keys().isdisjoint(ids)
+
+    def moved(self) -> bool:
+        """Whether an optimiser stepped what y is a function of."""
+        return self.x.moved() or any(watch.moved() for _, _, watch in self.companions.watches)
 
     def loosen(self) -> None:
         """After a backward, a y beside a kept value lives as long as others hold it.
@@ -71,6 +86,7 @@ class Slot:
     """Where the tensor of one name lives. Holds no module: copies never share a value."""
 
     number = -1  # what compiled graphs call f, see attach/tracing
+    batch: Any = None  # what evaluates f for this and other slots at once, see attach/batch
 
     def __init__(
         self,
@@ -91,7 +107,7 @@ class Slot:
 
     def _fresh(self) -> None:
         self.record: Record | None = None
-        self.sound: Watch | None = None  # the base point when it was last known to be on the set
+        self.companions: Companions | None = None  # the last that were seen
         self.trusting = self.mode == "manual"
         self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
         self.override: list[Tensor] = []
@@ -185,13 +201,18 @@ class Slot:
             guard(parameter)
         if not versioned(x):
             return self.inline(module)
-        self.drop(reason)
-        record = self.build(module, inputs)
+        if self.batch is None or not self.batch.evaluate(self, module, x, reason):
+            self.drop(reason)
+            self.keep(self.build(module, inputs), reason)
+        assert self.record is not None
+        return self.again(module, self.record)
+
+    def keep(self, record: Record, reason: str) -> None:
+        """``record`` is what holds from now on."""
         self.counts.evaluations += 1
         self.counts.reason = reason
         self.record = record
         optimizers.follow(self)
-        return self.again(module, record)
 
     def whole(self, module: nn.Module, x: Tensor) -> Tensor:
         """x, refused where it is the part of a tensor that other processes hold parts of."""
@@ -205,25 +226,29 @@ class Slot:
     def build(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
         x, function = inputs[0], self.function_of(module)
-        record = Record()
-        record.x = Watch(x)
+        record = Record(x, self.mode)
         with isolated(x.device), torch.set_grad_enabled(self.wants_graph(module, inputs)):
             value, record.graph = self.trace(module, inputs, self.state_in(module))
             again = record.graph is None or isinstance(function, Constraint)
             record.value = None if again else value.detach()
-            self.hand_out(record, module, inputs, value)
-        watched = Companions(module, self.name_in(module), self.state_names, function)
-        record.companions = watched
-        record.leaf_ids = frozenset((id(x), *(id(w.tensor) for _, _, w in watched.watches)))
-        record.snapshot = verified.Snapshot(x) if self.mode == "verified" else None
+            self.hand_out(record, module, self.output(record, inputs, value))
+        record.companions = self.watched(module)
         return record
 
-    def hand_out(
-        self, record: Record, module: nn.Module, inputs: tuple[Tensor, ...], value: Tensor
-    ) -> Constrained:
-        """A new y over the graph of ``record``; without a graph, a copy of the value."""
-        graph = record.graph
-        y = value.detach().clone() if graph is None else Pullback.apply(graph, (value,), *inputs)
+    def watched(self, module: nn.Module) -> Companions:
+        """What f depends on besides x, as it is now."""
+        if self.companions is None or not self.companions.same():
+            name, function = self.name_in(module), self.function_of(module)
+            self.companions = Companions(module, name, self.state_names, function)
+        return self.companions
+
+    def output(self, record: Record, inputs: tuple[Tensor, ...], value: Tensor) -> Tensor:
+        """A copy of the value, over the graph of ``record`` where there is one."""
+        y, graph = value.detach().clone(), record.graph
+        return y if graph is None else Pullback.apply(graph, (y,), *inputs)
+
+    def hand_out(self, record: Record, module: nn.Module, y: Tensor) -> Constrained:
+        """Make ``y`` what the user gets."""
         record.node, record.home = y.grad_fn, weakref.ref(module)
         alias = private.detach(y)
         record.y_version = alias._version
@@ -246,7 +271,7 @@ class Slot:
         assert value is not None
         with isolated(value.device), torch.enable_grad():
             inputs = self.inputs(module, record.x.tensor)
-            return self.hand_out(record, module, inputs, value)
+            return self.hand_out(record, module, self.output(record, inputs, value))
 
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
         """f at a start that nobody has taken yet: every complaint comes before any change.
@@ -284,18 +309,14 @@ class Slot:
         """The private graph of ``value``; refused with somebody else's trainable tensor in it."""
         if not torch.is_grad_enabled():
             return None
-        foreign = foreign_leaf(value, leaves)
-        if foreign is not None:
-            raise CapturedTensor(
-                f"{self.where(module)}: {describe(self.function)} also depends on a tensor of "
-                f"shape {tuple(foreign.shape)} that trains and that it does not own. "
-                "Make the function an nn.Module that has the tensor as a parameter, or use "
-                "`tensor.detach()` in it."
-            )
-        return Graph((value,), leaves, weakref.ref(self)) if value.requires_grad else None
+        if reason := captured(value, leaves, self.function):
+            raise CapturedTensor(f"{self.where(module)}: {reason}")
+        return Graph((value,), leaves, (weakref.ref(self),)) if value.requires_grad else None
 
-    def pull(self, graph: Graph, grad: Tensor | None) -> tuple[bool, Tensor | None]:
+    def pull(self, graph: Any, place: int, grad: Tensor | None) -> Tensor | None:
         """Called by the node's backward: hold dL/dy back, or fold what was held back into it."""
+        if grad is None and len(graph.watchers) > 1:
+            return None  # this y was not used; the node runs for others
         if grad is not None and grad.is_sparse:
             grad = grad.to_dense()  # derivatives of maps are written for dense ones
         current = self.record is not None and self.record.graph is graph
@@ -306,15 +327,16 @@ class Slot:
                     "are only summed. Take higher derivatives outside the block."
                 )
             if grad is not None:
-                graph.pending = grad.clone() if graph.pending is None else graph.pending + grad
-            return True, None
-        if graph.pending is not None:
-            grad = graph.pending if grad is None else grad + graph.pending
-            graph.pending = None
+                held = graph.pending.get(place)
+                graph.pending[place] = grad.clone() if held is None else held + grad
+            return None
+        held = graph.pending.pop(place, None)
+        if held is not None:
+            grad = held if grad is None else grad + held
         self.counts.pullbacks += 1
         if current and self.record is not None:
             self.record.loosen()
-        return False, grad
+        return grad
 
     # letting go ---------------------------------------------------------------------------------
 
@@ -323,8 +345,8 @@ class Slot:
         return f"{base.__name__}.{self.name_in(module)}"
 
     def pending(self) -> bool:
-        graph = self.record.graph if self.record is not None else None
-        return graph is not None and graph.pending is not None
+        record = self.record
+        return record is not None and bool(record.graph) and record.place in record.graph.pending
 
     def drop(self, reason: str) -> None:
         """Forget the value and its graph; a y that is still held somewhere stays watched."""
@@ -354,11 +376,16 @@ class Slot:
 
     def settle(self, module: nn.Module, told: bool = False) -> None:
         """Notice writes to y, see ``writes``; ``told``: x is known to have changed as well."""
-        record = self.record
+        if not self.untouched():
+            writes.settle(self, module, told)
+
+    def untouched(self) -> bool:
+        """Whether nobody wrote into a y that is still held."""
         if self.former:
             self.former = [pair for pair in self.former if pair[0]() is not None]
-        if self.former or (record is not None and record.written()):
-            writes.settle(self, module, told)
+            if any((y := held()) is not None and y._version != v for held, v in self.former):
+                return False
+        return self.record is None or not self.record.written()
 
 
 def _let_go(module: nn.Module, y: "weakref.ref[Constrained]") -> None:

@@ -14,28 +14,32 @@ from . import private
 _detach = private.detach
 
 
-class _EqualsParameter(type(nn.Parameter)):  # type: ignore[misc]
-    """Makes ``type(p) == nn.Parameter`` true, which torch asks before its foreach paths."""
+def _equal_to(base: Any) -> Any:
+    """A metaclass that makes ``type(t) == base`` true: torch asks it before its foreach paths,
+    compiled graphs ask it of their inputs.
+    """
 
-    def __eq__(cls, other: object) -> bool:
-        return other is nn.Parameter or type.__eq__(cls, other)
+    class Equal(type(base)):  # type: ignore[misc]
+        def __eq__(cls, other: object) -> bool:
+            return other is base or type.__eq__(cls, other)
 
-    def __hash__(cls) -> int:
-        return hash(nn.Parameter)
+        def __hash__(cls) -> int:
+            return hash(base)
 
-
-class _EqualsTensor(type(torch.Tensor)):  # type: ignore[misc]
-    """Makes ``type(y) == torch.Tensor`` true, which compiled graphs ask of their inputs."""
-
-    def __eq__(cls, other: object) -> bool:
-        return other is torch.Tensor or type.__eq__(cls, other)
-
-    def __hash__(cls) -> int:
-        return hash(torch.Tensor)
+    return Equal
 
 
 class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
     """``nn.Parameter(tensor)`` works for a watched tensor as for a plain one."""
+
+    def register_hook(self, hook: Any) -> Any:
+        """As on any tensor: no call for the None of a backward that reached others of a batch."""
+        return super().register_hook(lambda grad: None if grad is None else hook(grad))
+
+    def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
+        came = [True]
+        super().register_hook(lambda grad: came.__setitem__(0, grad is not None))
+        return super().register_post_accumulate_grad_hook(lambda x: hook(x) if came[0] else None)
 
     def detach(self) -> Any:
         plain = _detach(self)
@@ -55,7 +59,7 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
         self.__class__ = nn.Parameter  # type: ignore[assignment]
 
 
-class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
+class Unconstrained(_Watched, nn.Parameter, metaclass=_equal_to(nn.Parameter)):  # type: ignore[metaclass]
     """x: an ``nn.Parameter`` whose ``.data`` shares the version counter, so no write is missed.
 
     A parameter becomes one by a change of its class in place, and keeps its identity.
@@ -78,14 +82,14 @@ class Unconstrained(_Watched, nn.Parameter, metaclass=_EqualsParameter):
         return f"Parameter containing:\n{shown!r}"
 
 
-class Retired(nn.Parameter, metaclass=_EqualsParameter):
+class Retired(nn.Parameter, metaclass=_equal_to(nn.Parameter)):  # type: ignore[metaclass]
     """A parameter that registration replaced by one of another shape: no optimiser may step it."""
 
     _replaced: str
     __torch_function__ = private.disabled_torch_function
 
 
-class Constrained(_Watched, torch.Tensor, metaclass=_EqualsTensor):
+class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  # type: ignore[metaclass]
     """y = f(x): results of operations on it are plain tensors, writes to it are noticed."""
 
     __torch_function__ = private.disabled_torch_function

@@ -40,7 +40,7 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
         refuse_no_module(model, "deferred_pullback")
         self.model = model
         self._entered: list[list[Any]] = []
-        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # that hold sums of this object
+        self._kept: weakref.WeakSet[Any] = weakref.WeakSet()  # records with sums of this object
 
     def _slots(self) -> list[Any]:
         return [slot for module in self.model.modules() for slot in slots_of(module).values()]
@@ -48,7 +48,7 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
     def __enter__(self) -> "deferred_pullback":
         slots = self._slots()
         for slot in slots:
-            if not slot.deferring and slot.pending() and slot.record.graph not in self._graphs:
+            if not slot.deferring and slot.pending() and slot.record not in self._kept:
                 raise PendingGradients(
                     f"`{slot.name}` still has gradients of an earlier deferred_pullback block "
                     "pending: their last backward outside the block is missing. Run it, or call "
@@ -69,7 +69,7 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
         slots = self._entered.pop()
         for slot in slots:
             slot.deferring = max(0, slot.deferring - 1)
-        self._graphs.update(slot.record.graph for slot in slots if slot.pending())
+        self._kept.update(slot.record for slot in slots if slot.pending())
         if kind is not None:
             self.discard()
 
@@ -77,4 +77,4 @@ class deferred_pullback:  # noqa: N801  (a context manager, named as a function)
         """Drop the sums: the step they belong to is skipped."""
         for slot in self._slots():
             if slot.pending():
-                slot.record.graph.pending = None
+                del slot.record.graph.pending[slot.record.place]

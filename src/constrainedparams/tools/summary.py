@@ -24,6 +24,7 @@ class Parameter:
     moved: float | None
     moved_percent: float | None
     update: str
+    batch: int | None
     evaluations: int
     decay_target: str | None
 
@@ -33,11 +34,12 @@ def summary(model: nn.Module) -> Table[Parameter]:
 
     Each row has ``function`` (the set with its map, or f), ``shape`` of y, ``dimension`` of the
     set, ``distance`` from it (as in :func:`violations`), how far registration ``moved`` the value
-    (Frobenius norm) and that as ``moved_percent`` of its norm, ``update``, the ``evaluations`` of
-    f so far, and ``decay_target``: where weight decay on x pulls y. "-" (None) stands where there
-    is no answer: a function that is no set, a value that became x. What several modules share has
-    one row, as in ``model.named_parameters()``. A copy was not moved itself:
-    ``moved`` belongs to the model that was registered. Nothing is counted, kept or changed.
+    (Frobenius norm) and that as ``moved_percent`` of its norm, ``update``, how many parameters are
+    evaluated with it as one (``batch``), the ``evaluations`` of f so far, and ``decay_target``:
+    where weight decay on x pulls y. "-" (None) stands where there is no answer: a function that is
+    no set, a value that became x. What several modules share has one row, as in
+    ``model.named_parameters()``. A copy was not moved itself: ``moved`` belongs to the model that
+    was registered. Nothing is counted, kept or changed.
 
     Args:
         model: any module; the tree below it is searched.
@@ -55,7 +57,7 @@ def summary(model: nn.Module) -> Table[Parameter]:
         (2, 0.0, 50.0)
         >>> str(summary(layer)).splitlines()[0].split()
         ['name', 'function', 'shape', 'dimension', 'distance', 'moved', 'moved', 'percent',
-         'update', 'evaluations', 'decay', 'target']
+         'update', 'batch', 'evaluations', 'decay', 'target']
     """
     rows: Table[Parameter] = Table()
     seen: set[Slot] = set()
@@ -82,6 +84,7 @@ def _row(module: nn.Module, name: str) -> Parameter:
         moved=moved,
         moved_percent=percent,
         update=slot.mode,
+        batch=None if slot.batch is None else len(slot.batch.present()),
         evaluations=slot.counts.evaluations,
         decay_target=target,
     )
