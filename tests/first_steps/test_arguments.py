@@ -46,7 +46,7 @@ TOOLS = {
 def test_no_module(tool, given):
     layer = constrained()
     wrong = {"list": [layer], "tensor": layer.weight, "None": None}[given]
-    with pytest.raises(ConstraintError, match="expected an nn.Module") as caught:
+    with pytest.raises(ConstraintError, match=r"expected an nn\.Module") as caught:
         tool(wrong)
     assert type(wrong).__name__ in str(caught.value)
 
