@@ -252,7 +252,7 @@ class Constraint(ABC):
     @final
     def check_shape(self, shape: Shape) -> None:
         """Raise ShapeError when the set is not defined in this shape of y."""
-        if isinstance(shape, int):
+        if not isinstance(shape, tuple | list):
             raise ShapeError(f"{self!r} got the shape {shape}; expected a tuple, such as (3, 3).")
         shape = tuple(shape)
         matrix = self._matrix_shape(shape)
