@@ -224,6 +224,25 @@ def scenario_fsdp_read_outside_forward(rank):
     return "nothing", False, ""
 
 
+def scenario_fsdp_refuses_what_comes_after(rank):
+    """Registering and removing once FSDP2 holds the parameters."""
+    model, _ = build()
+    shard(model, True)
+    messages = []
+    for late in (
+        lambda: cp.register_constrained_parameter(model[0], "bias", torch.tanh),
+        lambda: cp.remove_constrained_parameter(model[0], "weight"),
+        lambda: cp.register_constrained_parameters(model, {"0.bias": torch.tanh}),
+    ):
+        try:
+            late()
+            messages.append("nothing")
+        except cp.ConstraintError as error:
+            messages.append(str(error))
+    history = train(model, [Counted(skew_exp)] * 2, rank)  # as it was
+    return messages, len(history)
+
+
 def scenario_fsdp_retains_nothing_unsharded(rank):
     model, _ = build()
     shard(model, True)

@@ -141,6 +141,13 @@ def test_fsdp_read_outside_forward_names_the_remedy(results):
         assert of_the_library and "unshard" in message, message
 
 
+def test_fsdp_refuses_what_comes_after(results):
+    for messages, steps in of(results, "fsdp_refuses_what_comes_after"):
+        assert steps == ranks.STEPS
+        for message in messages:
+            assert "before wrapping" in message, message
+
+
 def test_fsdp_retains_nothing_unsharded(results):
     for freed in of(results, "fsdp_retains_nothing_unsharded"):
         assert freed and all(freed)
