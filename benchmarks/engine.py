@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import changes, memory, reads, scale, training
-from .page import page, replaced
+from .page import PAGE, page, publish
 
 PARTS = {
     "training": training.measured,
@@ -24,7 +24,7 @@ PARTS = {
     "scale": scale.measured,
 }
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-KEPT, PAGE = DOCS / "bench-engine.json", DOCS / "benchmarks.md"
+KEPT = DOCS / "bench-engine.json"
 
 
 def machine() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def main() -> None:
     print(page(results))
     if chosen.publish:
         KEPT.write_text(json.dumps(results, indent=1) + "\n")
-        PAGE.write_text(replaced(PAGE.read_text(), page(results)))
+        publish("engine", page(results))
         print(f"published: {KEPT}, {PAGE}")
     elif not chosen.read:
         print(f"numbers: {chosen.output}")

@@ -1,90 +1,196 @@
-"""The exponential of a skew matrix, there and back, in units of one matrix product of its size.
+"""What a value of each map and its gradient cost, in products of matrices of the same size.
 
-Prints a table and keeps the numbers as JSON: time over that of a product in the same round, for
-ours, torch.matrix_exp and torch's orthogonal parametrization, and the products that ours takes.
+Prints tables with goals, beside the libraries that do the same job, and how cost grows with size;
+keeps the numbers as JSON. Times are medians over interleaved rounds of one run, one thread.
 """
 
 import argparse
 import json
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
-from constrainedparams.numerics.skew_exponential import expm_skew
+from constrainedparams import Orthogonal, register_constrained_parameter
 
+from .cases import CASES, QUICK, Case, operations, product, repeats, there_and_back
 from .engine import machine
+from .page import publish
 from .pairs import Step, interleaved, ratio, rounds_within
+from .peers import PEERS
 
-SIZES, NORMS = (64, 128, 256, 512, 1024), (0.02, 0.2, 2.0)
-COLUMNS = ("ours", "torch.matrix_exp", "torch orthogonal")
-
-
-def skew(n: int, norm: float) -> Tensor:
-    """Random, of that spectral norm."""
-    x = torch.randn(n, n, dtype=torch.float64)
-    a = x - x.T
-    return (norm / torch.linalg.matrix_norm(a, 2) * a).float()
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+KEPT = DOCS / "bench-kernels.json"
+SQUARE, TALL = (32, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64, 256, 1024)
 
 
-def there_and_back(function: Any, a: Tensor, g: Tensor) -> Step:
-    leaf = a.clone().requires_grad_()
-    return lambda: torch.autograd.grad(function(leaf), leaf, g)
-
-
-def torchs(a: Tensor, g: Tensor) -> Step:
-    """torch.nn.utils.parametrizations.orthogonal at the same matrix."""
-    layer = nn.Linear(len(a), len(a), bias=False)
-    parametrizations.orthogonal(layer, orthogonal_map="matrix_exp", use_trivialization=False)
-    raw = layer.parametrizations.weight.original
-    raw.data.copy_(a.tril())
-    return lambda: torch.autograd.grad(layer.weight, raw, g)
-
-
-def products(a: Tensor, g: Tensor) -> float:
-    with FlopCounterMode(display=False) as count:
-        there_and_back(expm_skew, a, g)()
-    return count.get_total_flops() / (2 * len(a) ** 3)
-
-
-def measured(n: int, norm: float, seconds: float) -> dict[str, Any]:
-    torch.manual_seed(0)
-    a, g = skew(n, norm), torch.randn(n, n)
-    repeats = max(1, 2**21 // n**3 * 8)  # a single small product is too short for the clock
+def measured(case: Case, seconds: float) -> dict[str, Any]:
+    """Ours and the peers over one product, all in the same rounds."""
+    count = repeats(case.shape)
     steps: dict[str, Step] = {
-        "product": lambda: [a @ g for _ in range(repeats)],
-        "ours": there_and_back(expm_skew, a, g),
-        "torch.matrix_exp": there_and_back(torch.matrix_exp, a, g),
-        "torch orthogonal": torchs(a, g),
+        "product": product(case.shape, count),
+        "ours": there_and_back(case),
     }
+    n, k = case.shape[-2:]
+    for name, make in PEERS.get(case.peers, {}).items():
+        steps[name] = make(n, k)
     times = interleaved(steps, rounds_within(seconds, steps, least=7, most=200))
-    times["product"] = [t / repeats for t in times["product"]]
-    return {name: ratio(times, name, "product") for name in COLUMNS} | {"products": products(a, g)}
+    times["product"] = [t / count for t in times["product"]]
+    found = {name: ratio(times, name, "product") for name in steps if name != "product"}
+    return {
+        "goal": case.goal,
+        "products": products(case) if case.counted else None,
+        "times": found,
+    }
+
+
+def products(case: Case) -> float:
+    with FlopCounterMode(display=False) as count:
+        there_and_back(case)()
+    return float(count.get_total_flops() / (2 * operations(case.shape)))
+
+
+# how cost grows ---------------------------------------------------------------------------------
+
+
+def growth(sizes: list[Case], seconds: float) -> dict[str, Any]:
+    """Milliseconds by size, and the slope of their logarithms over the larger half."""
+    steps = {str(case): there_and_back(case) for case in sizes}
+    rounds = rounds_within(seconds, steps, least=3, most=20)
+    times = {name: min(v) for name, v in interleaved(steps, rounds).items()}
+    lengths = [case.shape for case in sizes]
+    return {
+        "shapes": lengths,
+        "milliseconds": [1e3 * times[str(case)] for case in sizes],
+        "slope": _slope(sizes, [times[str(case)] for case in sizes]),
+    }
+
+
+def _slope(sizes: list[Case], seconds: list[float]) -> float:
+    """Of log(time) over log(what varies), by the last three sizes."""
+    varies = [c.shape[-1] for c in sizes][-3:]
+    x, y = [math.log(v) for v in varies], [math.log(t) for t in seconds[-3:]]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    above = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    return above / sum((a - mx) ** 2 for a in x)
+
+
+def families(quick: bool) -> dict[str, list[Case]]:
+    square = SQUARE[:3] if quick else SQUARE
+    tall, n = (TALL[:4], 256) if quick else (TALL, 1024)
+    found = {}
+    for name in ("exp", "cayley"):
+        constraint = Orthogonal(name)  # type: ignore[arg-type]
+        found[f"{name}, n x n"] = [Case(constraint, (m, m)) for m in square]
+        found[f"{name}, {n} x k"] = [Case(constraint, (n, k)) for k in tall]
+    return found
+
+
+# one large layer --------------------------------------------------------------------------------
+
+
+def tall_layer(shape: tuple[int, int]) -> dict[str, float]:
+    """Seconds of registration with the first step, and memory over that of the weight."""
+    layer = nn.Linear(shape[1], shape[0], bias=False)
+    start = time.perf_counter()
+    register_constrained_parameter(layer, "weight", Orthogonal())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    batch = torch.randn(4, shape[1])
+    layer(batch).square().sum().backward()
+    optimizer.step()
+    seconds = time.perf_counter() - start
+    size = 4 * shape[0] * shape[1]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+        layer(batch).square().sum().backward()
+        optimizer.step()
+    held = peak = 0
+    for event in prof.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    stored = sum(t.numel() * t.element_size() for t in layer.state_dict().values())
+    return {"seconds": seconds, "stored": stored / size, "peak": peak / size}
+
+
+# the page ---------------------------------------------------------------------------------------
+
+
+def shown(estimate: dict[str, Any]) -> str:
+    between = (
+        "" if estimate["low"] is None else f" ({estimate['low']:.1f} to {estimate['high']:.1f})"
+    )
+    return f"{estimate['median']:.1f}{between}"
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Markdown of a run."""
+    out = [
+        "Times of one value and its gradient, with a base point where the map has one, over one",
+        "product of the same size (n k^2 for n x k), single precision, one thread; medians (95 %",
+        "intervals) within one run. `counted`: their number, where all work is products.",
+        "",
+        f"Command: `{found['command']}`",
+        "",
+        *(f"- {key}: {value}" for key, value in found["machine"].items()),
+        "",
+        "| f, shape | counted | ours | at most | | others |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in found["cases"].items():
+        ours, goal = row["times"]["ours"], row["goal"]
+        low = ours["median"] if ours["low"] is None else ours["low"]
+        verdict = "" if goal is None else "holds" if low <= goal else "missed"
+        others = ", ".join(
+            f"{peer}: {e['median']:.0f}" for peer, e in row["times"].items() if peer != "ours"
+        )
+        count = "" if row["products"] is None else f"{row['products']:.1f}"
+        cells = [f"`{name.rsplit(', ', 1)[0]}`, {name.rsplit(', ', 1)[1]}", count, shown(ours)]
+        out.append("| " + " | ".join([*cells, f"{goal or ''}", verdict, others]) + " |")
+    out += ["", "| how cost grows | slope | " + "milliseconds |", "|---|---|---|"]
+    for name, part in found["growth"].items():
+        sizes = ", ".join(
+            f"{s[-1]}: {t:.3g}" for s, t in zip(part["shapes"], part["milliseconds"], strict=True)
+        )
+        out.append(f"| {name} | {part['slope']:.2f} | {sizes} |")
+    out += ["", "| `Orthogonal()` on one tall layer | registration and first step, s | "
+            "kept / weight | peak of a step / weight |", "|---|---|---|---|"]  # fmt: skip
+    for name, row in found["tall"].items():
+        out.append(f"| {name} | {row['seconds']:.2f} | {row['stored']:.1f} | {row['peak']:.1f} |")
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
+    parser.add_argument("--only", help="cases whose name contains this")
     parser.add_argument("--output", type=Path, default=Path("results/bench-kernels.json"))
+    parser.add_argument("--publish", action="store_true", help="put the run into docs/")
     chosen = parser.parse_args()
-    sizes, seconds = (SIZES[:2], 0.5) if chosen.quick else (SIZES, 10.0)
-    found: dict[str, Any] = {"machine": machine(), "exp": {}}
-    print("Times over one product of the same size, there and back, median [95 % interval]")
-    print(f"{'n':>5} {'norm':>5} {'products':>9}", *(f"{name:>24}" for name in COLUMNS))
-    for n in sizes:
-        for norm in NORMS:
-            row = found["exp"][f"{n}, {norm}"] = measured(n, norm, seconds)
-            cells = []
-            for name in COLUMNS:
-                e = row[name]
-                between = f" [{e['low']:.1f}, {e['high']:.1f}]" if e["low"] is not None else ""
-                cells.append(f"{e['median']:.1f}{between}".rjust(24))
-            print(f"{n:>5} {norm:>5} {row['products']:>9.1f}", *cells, flush=True)
+    torch.set_num_threads(1)
+    seconds = 0.5 if chosen.quick else 10.0
+    cases = QUICK if chosen.quick else CASES
+    if chosen.only:
+        cases = tuple(case for case in cases if chosen.only in str(case))
+    command = "make bench-kernels" + (" ARGS=--quick" if chosen.quick else "")
+    found: dict[str, Any] = {"command": command, "machine": machine(), "cases": {}, "growth": {}}
+    for case in tqdm(cases, desc="kernels", leave=False):
+        found["cases"][str(case)] = measured(case, seconds)
+    for name, sizes in tqdm(families(chosen.quick).items(), desc="growth", leave=False):
+        found["growth"][name] = growth(sizes, seconds)
+    shapes = [(512, 8)] if chosen.quick else [(4096, 16), (30000, 50)]
+    found["tall"] = {f"{n} x {k}": tall_layer((n, k)) for n, k in shapes}
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(found, indent=1))
+    chosen.output.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join(lines(found)))
+    if chosen.publish:
+        KEPT.write_text(json.dumps(found, indent=1) + "\n")
+        publish("kernels", "\n".join(lines(found)) + "\n")
 
 
 if __name__ == "__main__":

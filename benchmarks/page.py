@@ -1,12 +1,12 @@
 """Results as a page: what the terminal shows and what the docs keep."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from .goals import goals, shown
 
-BEGIN, END = "<!-- engine: rendered by benchmarks/engine.py -->", "<!-- engine: end -->"
-PENDING = "No run has been kept yet: `make bench-engine ARGS=--publish` fills this part.\n"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 INTRO = """\
 All columns of a table are timed in one run: process CPU time, one thread, the columns in an order
 drawn anew for each round. A number is the median over the rounds of the quotient (or difference)
@@ -43,11 +43,16 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def replaced(text: str, body: str) -> str:
-    """``text`` of docs/benchmarks.md with another body between the marks of the engine."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{body}\n{END}{after}"
+def replaced(text: str, part: str, body: str) -> str:
+    """``text`` of docs/benchmarks.md with another body between the marks of a part."""
+    begin, end = f"<!-- {part}: rendered by benchmarks/{part}.py -->", f"<!-- {part}: end -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{body}\n{end}{rest.split(end)[1]}"
+
+
+def publish(part: str, body: str) -> None:
+    """Put what a run found into docs/benchmarks.md."""
+    PAGE.write_text(replaced(PAGE.read_text(), part, body))
 
 
 def _training(part: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,94 @@
+"""What the benchmark of kernels measures: a set in a shape, where x stands, and the goal."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from constrainedparams import (
+    Constraint,
+    Grassmann,
+    Invertible,
+    Orthogonal,
+    PositiveDefinite,
+)
+
+from .pairs import Step
+
+__all__ = ["CASES", "Case", "product", "there_and_back"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Args:
+        constraint, shape: f, and the shape of y.
+        goal: products of the same size that one value and its gradient may cost.
+        peers: the family in :mod:`benchmarks.peers` that does the same job.
+        norm: about the spectral norm of x (an exponential costs more the larger x is).
+        counted: whether all of the work is products of matrices, so that their number says more
+            than a time.
+    """
+
+    constraint: Constraint
+    shape: Shape
+    goal: float | None = None
+    peers: str = ""
+    norm: float = 1.2
+    counted: bool = field(default=False)
+
+    def __str__(self) -> str:
+        return f"{self.constraint!r}, {' x '.join(map(str, self.shape))}"
+
+
+EXP, CAYLEY = Orthogonal(), Orthogonal("cayley")
+ORTHONORMAL = "orthonormal"
+
+CASES = (
+    Case(EXP, (64, 64), None, ORTHONORMAL, counted=True),
+    Case(EXP, (512, 512), 22, ORTHONORMAL, counted=True),
+    Case(CAYLEY, (512, 512), 9, ORTHONORMAL),
+    Case(EXP, (1024, 64), 32, ORTHONORMAL),
+    Case(CAYLEY, (1024, 64), 16, ORTHONORMAL),
+    Case(EXP, (4096, 64), 17),
+    Case(CAYLEY, (4096, 64), 13),
+    Case(EXP, (64, 32, 32), 45),
+    Case(Grassmann(), (1024, 64)),
+    Case(PositiveDefinite(), (512, 512), 4, "positive definite", counted=True),
+    Case(Invertible(), (512, 512)),
+)
+QUICK = (Case(EXP, (64, 64), 1e3, ORTHONORMAL, counted=True), Case(CAYLEY, (48, 8)))
+
+
+def there_and_back(case: Case) -> Step:
+    """One value of f at a base point of its own, and the gradient of it."""
+    torch.manual_seed(0)
+    y = case.constraint.sample(case.shape)
+    found = case.constraint.right_inverse(y)
+    like, state = found if isinstance(found, tuple) else (found, {})
+    n = max(case.shape[-2:])
+    # The skew matrix of normal entries below the diagonal has the norm 2 sqrt(n).
+    x = (0.5 * case.norm * n**-0.5 * torch.randn_like(like) + like).requires_grad_()
+    g = torch.randn(case.shape)
+    return lambda: torch.autograd.grad(case.constraint(x, **state), x, g)
+
+
+def product(shape: Shape, repeats: int) -> Step:
+    """``repeats`` products of this size: n k^2 operations for n x k, a batch of them for more."""
+    *batch, n, k = shape
+    a, b = torch.randn(*batch, max(n, k), min(n, k)), torch.randn(*batch, min(n, k), min(n, k))
+    return lambda: [a @ b for _ in range(repeats)]
+
+
+def repeats(shape: Shape) -> int:
+    """How often, so that the clock sees it."""
+    return max(1, 2**24 // operations(shape))
+
+
+def operations(shape: Shape) -> int:
+    count = 1
+    for length in shape[:-2]:
+        count *= length
+    return count * max(shape[-2:]) * min(shape[-2:]) ** 2
