@@ -250,7 +250,7 @@ class Constraint(ABC):
         return self._round(self._write(found, tuple(shape)), dtype).contiguous()
 
     @final
-    def check_shape(self, shape: Shape) -> None:
+    def check_shape(self, shape: Shape | int) -> None:
         """Raise ShapeError when the set is not defined in this shape of y."""
         if not isinstance(shape, tuple | list):
             raise ShapeError(f"{self!r} got the shape {shape}; expected a tuple, such as (3, 3).")
