@@ -1,6 +1,8 @@
 """The sets; each file holds one of them and nothing else."""
 
+from .affine_subspace import AffineSubspace
 from .angle import Angle
+from .ball import Ball
 from .block_diagonal import BlockDiagonal
 from .cholesky_factor import CholeskyFactor
 from .circulant import Circulant
@@ -20,6 +22,7 @@ from .invertible import Invertible
 from .less_than import LessThan
 from .lorentz import Lorentz
 from .lower_triangular import LowerTriangular
+from .magnitude_direction import MagnitudeDirection
 from .non_negative import NonNegative
 from .ordered import Ordered
 from .orthogonal import Orthogonal
@@ -35,6 +38,7 @@ from .skew_hermitian import SkewHermitian
 from .special_orthogonal import SpecialOrthogonal
 from .sphere import Sphere
 from .stiefel import Stiefel
+from .sum_to_zero import SumToZero
 from .symmetric import Symmetric
 from .toeplitz import Toeplitz
 from .traceless import Traceless
@@ -42,7 +46,9 @@ from .unit_determinant_positive_definite import UnitDeterminantPositiveDefinite
 from .upper_triangular import UpperTriangular
 
 __all__ = [
+    "AffineSubspace",
     "Angle",
+    "Ball",
     "BlockDiagonal",
     "CholeskyFactor",
     "Circulant",
@@ -62,6 +68,7 @@ __all__ = [
     "LessThan",
     "Lorentz",
     "LowerTriangular",
+    "MagnitudeDirection",
     "NonNegative",
     "Ordered",
     "Orthogonal",
@@ -77,6 +84,7 @@ __all__ = [
     "SpecialOrthogonal",
     "Sphere",
     "Stiefel",
+    "SumToZero",
     "Symmetric",
     "Toeplitz",
     "Traceless",

@@ -18,6 +18,7 @@ __all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square"]
 Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
+_UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
 
 
@@ -99,7 +100,8 @@ class Constraint(ABC):
             value = getattr(self, option.name)
             if option.default is MISSING or value != option.default:
                 value = dict(value) if option.name == "sizes" else value
-                shown.append(f"{option.name}={value!r}")
+                text = f"float('{value}')" if value in _UNNAMED else repr(value)
+                shown.append(f"{option.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
     # the map ------------------------------------------------------------------------------------

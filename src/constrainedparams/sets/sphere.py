@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import vectors
+from ..numerics.elementary import precise
+from ..numerics.linear import a_direction, affine_rows, onto_null_space
+from .constants import Constant
 from .contract import Shape, VectorConstraint
 
 __all__ = ["Sphere"]
@@ -26,16 +29,20 @@ class Sphere(VectorConstraint):
 
     Args:
         radius: r > 0.
+        orthogonal_to: vectors a, the rows of a matrix: the sphere in the subspace a y = 0. x is
+            projected onto it first; ``[[1, ..., 1]]`` gives unit vectors with sum 0. In place of
+            (1, ..., 1) stands a fixed vector of the subspace.
         dim: the axis of the vectors. With ``dim=-1`` the rows of a matrix have length r (the
             oblique manifold), with ``dim=0`` its columns, with ``dim=(1, 2, 3)`` the filters of a
             convolution; with ``dim=None`` the whole tensor has the Frobenius norm r.
 
     Shapes: any with n >= 1 numbers in each vector; x has the shape of y. Dtypes: real, complex.
     ``right_inverse`` gives x = y; ``project`` is f: the nearest point, and the choice above for 0;
-    ``sample`` is uniform; the residual is the distance, abs(|y| - r).
+    ``sample`` is uniform; the residual is the distance, abs(|y| - r), plus that from the subspace.
 
     Raises:
-        OptionError: a radius that is not positive and finite.
+        OptionError: a radius that is not positive and finite, or vectors ``orthogonal_to`` that
+            are no matrix or leave nothing.
         ShapeError: vectors without entries, or an axis that the tensor does not have.
 
     Example:
@@ -49,8 +56,11 @@ class Sphere(VectorConstraint):
     """
 
     radius: float = 1.0
+    orthogonal_to: Any = None
 
     has_complex: ClassVar[bool] = True
+    _rows: ClassVar[Constant]
+    _start: ClassVar[Constant]
 
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)
@@ -61,14 +71,39 @@ class Sphere(VectorConstraint):
         known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
         if not known or self.radius <= 0:
             raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        if self.orthogonal_to is not None:
+            self._take_subspace()
+
+    def _take_subspace(self) -> None:
+        """Keep orthonormal rows of what y is orthogonal to, and a start in the subspace."""
+        if not (isinstance(self.orthogonal_to, Constant) and self.orthogonal_to.value.ndim == 2):
+            raise OptionError(
+                f"orthogonal_to={self.orthogonal_to!r}: expected a matrix, the vectors its rows. "
+                "For one vector write `orthogonal_to=vector[None]`."
+            )
+        rows = affine_rows(self.orthogonal_to.value, torch.zeros((), dtype=torch.float64))
+        assert rows is not None  # 0 solves it
+        if rows[0].shape[0] == rows[0].shape[1]:
+            raise OptionError(
+                f"{self!r}: only 0 is orthogonal to all of these vectors, and it has no direction. "
+                "Leave some of them out."
+            )
+        object.__setattr__(self, "_rows", Constant(rows[0]))
+        object.__setattr__(self, "_start", Constant(a_direction(rows[0])))
 
     def _check(self, shape: Shape) -> str | None:
+        if self.orthogonal_to is not None and shape[-1] != self._rows.value.shape[-1]:
+            n = self._rows.value.shape[-1]
+            return f"orthogonal_to has vectors of length {n}. Check dim=, or give other vectors."
         if shape[-1] > 0:
             return None
         return "expected at least one number in each vector. Check dim=, or use a larger layer."
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self.radius * vectors.unit(x)
+        if self.orthogonal_to is None:
+            return self.radius * vectors.unit(x)
+        inside = onto_null_space(x, self._rows.like(x))
+        return self.radius * vectors.unit(inside, self._start.like(x))
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         return y
@@ -77,7 +112,11 @@ class Sphere(VectorConstraint):
         return self._forward(x), state
 
     def _residual(self, y: Tensor) -> Tensor:
-        return (vectors.length(y) - self.radius).abs()
+        off = (vectors.length(y) - self.radius).abs()
+        if self.orthogonal_to is None:
+            return off
+        wide = precise(y)
+        return off + vectors.length(wide @ self._rows.like(wide).mT).to(off.dtype)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
         # Entries are rounded to eps, those below the smallest normal number to eps times that.
@@ -92,4 +131,5 @@ class Sphere(VectorConstraint):
         return self._forward(draw)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
-        return (2 if is_complex else 1) * shape[-1] - 1
+        n = shape[-1] - (0 if self.orthogonal_to is None else len(self._rows.value))
+        return (2 if is_complex else 1) * n - 1
