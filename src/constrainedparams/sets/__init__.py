@@ -17,6 +17,7 @@ from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
 from .grassmann import Grassmann
 from .greater_than import GreaterThan
 from .hermitian import Hermitian
+from .hurwitz import Hurwitz
 from .interval import Interval
 from .invertible import Invertible
 from .less_than import LessThan
@@ -32,6 +33,7 @@ from .positive_definite import PositiveDefinite
 from .positive_ordered import PositiveOrdered
 from .positive_semidefinite import PositiveSemidefinite
 from .rate_matrix import RateMatrix
+from .schur import Schur
 from .simplex import Simplex
 from .skew import Skew
 from .skew_hermitian import SkewHermitian
@@ -63,6 +65,7 @@ __all__ = [
     "Grassmann",
     "GreaterThan",
     "Hermitian",
+    "Hurwitz",
     "Interval",
     "Invertible",
     "LessThan",
@@ -78,6 +81,7 @@ __all__ = [
     "PositiveOrdered",
     "PositiveSemidefinite",
     "RateMatrix",
+    "Schur",
     "Simplex",
     "Skew",
     "SkewHermitian",

@@ -2,6 +2,7 @@
 
 from . import (
     correlation,
+    dynamics,
     elementwise,
     factors,
     hermitian,
@@ -19,6 +20,7 @@ __all__ = ["ROWS"]
 
 ROWS = (
     *correlation.ROWS,
+    *dynamics.ROWS,
     *elementwise.ROWS,
     *factors.ROWS,
     *hermitian.ROWS,

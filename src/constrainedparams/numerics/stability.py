@@ -1,0 +1,187 @@
+"""Matrices whose powers or exponentials decay: one-to-one maps onto them, and how far they are off.
+
+Both maps follow from an equation with a unique solution, Stein's and Lyapunov's, with the identity
+on its right-hand side. It has as many unknowns as a triangle, and the rest of the matrix is free.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .definite import factor, factor_inverse, gram
+from .elementary import precise
+from .lyapunov import lyapunov, stein
+
+__all__ = [
+    "abscissa",
+    "contracting",
+    "contracting_factor",
+    "contracting_inverse",
+    "decaying",
+    "decaying_inverse",
+    "log_pairs",
+    "returns",
+    "skew_above",
+    "spectral_radius",
+    "stable",
+]
+
+
+def spectral_radius(y: Tensor) -> Tensor:
+    """Largest |eigenvalue|, in double precision."""
+    if y.shape[-1] == 0:
+        return precise(y).real.sum((-2, -1))
+    return torch.linalg.eigvals(precise(y)).abs().amax(-1)
+
+
+def abscissa(y: Tensor) -> Tensor:
+    """Largest real part of an eigenvalue, in double precision."""
+    if y.shape[-1] == 0:
+        return precise(y).real.sum((-2, -1))
+    return torch.linalg.eigvals(precise(y)).real.amax(-1)
+
+
+# spectral radius below 1 -------------------------------------------------------------------------
+
+
+def contracting_factor(x: Tensor) -> Tensor:
+    """The upper triangular R with positive diagonal and R^H R = I + X^H X: of the QR of [X; I]."""
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(x.shape)
+    r = torch.linalg.qr(torch.cat((x, identity), dim=-2))[1]
+    return torch.diagonal(r, dim1=-2, dim2=-1).sgn().conj().unsqueeze(-1) * r
+
+
+def contracting(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A = R^-1 X with R^H R = I + X^H X, of spectral radius below 1; and R.
+
+    P = R^H R solves P - A^H P A = I + X^H X - X^H X = I, so x^H P x decreases along x -> A x. The
+    other way, an A with spectral radius below 1 has one such P, and X = R A.
+
+    Args:
+        x: (..., n, n), real or complex.
+    """
+    r = contracting_factor(x)
+    return torch.linalg.solve_triangular(r, x, upper=True), r
+
+
+def contracting_inverse(a: Tensor) -> Tensor:
+    """The X with contracting(X) = A, in double precision; not finite where P is not definite."""
+    wide = precise(a)
+    one = torch.eye(a.shape[-1], dtype=wide.dtype, device=a.device)
+    l, info = torch.linalg.cholesky_ex(stein(wide, one))
+    return torch.where((info == 0)[..., None, None], l.mH @ wide, torch.nan)
+
+
+# real parts below 0 ------------------------------------------------------------------------------
+
+
+def skew_above(x: Tensor) -> Tensor:
+    """Skew-Hermitian matrix of the strict upper triangle, and of the imaginary diagonal."""
+    strict = x.triu(1)
+    s = strict - strict.mH
+    if x.is_complex():
+        s = s + torch.diag_embed(1j * torch.diagonal(x, dim1=-2, dim2=-1).imag)
+    return s
+
+
+def decaying(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A = (S - I) L L^H, real parts of eigenvalues below 0; S - I and L.
+
+    P = (L L^H)^-1 solves A P + P A^H = (S - I) + (S - I)^H = -2 I. The other way, an A whose
+    eigenvalues have real parts below 0 has one such P, and S = A P + I.
+
+    Args:
+        x: (..., n, n): L = factor(x) reads the lower triangle, S the rest.
+    """
+    l, s = factor(x), skew_above(x)
+    s = s - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return s @ gram(l), s, l
+
+
+def decaying_inverse(a: Tensor, dtype: torch.dtype) -> Tensor:
+    """The x for which decaying(x) in ``dtype`` is A; not finite where P is not definite.
+
+    P = U U^H with U upper triangular, by Cholesky from the last row up, and L = U^-H.
+    """
+    wide = precise(a)
+    one = torch.eye(a.shape[-1], dtype=wide.dtype, device=a.device)
+    p = lyapunov(wide, 2 * one)
+    u, info = torch.linalg.cholesky_ex(p.flip((-2, -1)))
+    u = torch.where((info == 0)[..., None, None], u.flip((-2, -1)), torch.nan)
+    l = torch.linalg.solve_triangular(u, one.expand(u.shape), upper=True).mH
+    s = wide @ p + one
+    s = 0.5 * (s - s.mH)
+    x = factor_inverse(l, dtype) + s.triu(1)
+    return x + torch.diag_embed(torch.diagonal(s, dim1=-2, dim2=-1)) if a.is_complex() else x
+
+
+def returns(back: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whether all of ``back`` is A to half of the digits of ``dtype``, or better."""
+    gap, size = (torch.linalg.matrix_norm(t) for t in (back - a, a))
+    return (gap <= torch.finfo(dtype).eps ** 0.5 * size.clamp_min(1e-300)).all()
+
+
+# rounding ----------------------------------------------------------------------------------------
+
+
+# An operator, because what it costs depends on values: eigenvalues are for the few that need them.
+@torch.library.custom_op("constrainedparams::stable", mutates_args=())
+def _stable(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
+    moved, off = y.clone(), ~sure & y.isfinite().all(-1).all(-1)
+    measure = spectral_radius if disc else abscissa
+    step = torch.full_like(precise(y).real[..., :1, :1], torch.finfo(y.dtype).eps)
+    size = torch.linalg.matrix_norm(precise(y), keepdim=True) + abs(bound)
+    one = torch.eye(y.shape[-1], dtype=y.real.dtype, device=y.device)
+    noise = 8 * y.shape[-1] * torch.finfo(size.dtype).eps * size[..., 0, 0]  # of the eigenvalues
+    while bool(off.any()):
+        off = off & ~(measure(torch.where(off[..., None, None], moved, 0)) + noise < bound)
+        where = off[..., None, None]
+        nearer = (1 - step).clamp_min(0) * y if disc else y - step * size * one
+        moved = torch.where(where, nearer.to(y.dtype), moved)
+        step = torch.where(where, 2 * step, step)
+        off = off & (step[..., 0, 0] < 8)
+    return moved
+
+
+@_stable.register_fake
+def _(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(y)
+
+
+@_stable.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, ...], y: Tensor, sure: Tensor, bound: float, disc: bool
+) -> tuple[Tensor, int]:
+    y, sure = (
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((y, sure), in_dims, strict=False)
+    )
+    return _stable(y, sure, bound, disc), 0
+
+
+def stable(y: Tensor, sure: Tensor, *, bound: float, disc: bool) -> Tensor:
+    """``y`` with all eigenvalues inside in spite of rounding (no derivative).
+
+    Eigenvalues of the matrix as it is stored are computed where it is not ``sure`` that rounding
+    left them inside. Where it did not, y is made smaller, or the real parts are moved to the left,
+    by a rounding unit, two, four, ... until they are.
+
+    Args:
+        y: (..., n, n).
+        sure: (...), where nothing needs to be done.
+        bound: spectral radii (``disc``) or else real parts of eigenvalues come below it.
+    """
+    return _stable(y, sure, bound, disc) if y.shape[-1] else y
+
+
+def log_pairs(eigenvalues: Tensor, hermitian: bool, disc: bool) -> Tensor:
+    """log |det| of H -> H - C^H H C (``disc``) or (B H + H B^H) / 2 on Hermitian or symmetric H.
+
+    Its eigenvalues are 1 - conj(a) b, or (a + conj(b)) / 2, for pairs of eigenvalues: all of them
+    in the Hermitian case, each unordered one once in the symmetric case.
+    """
+    a, b = eigenvalues.unsqueeze(-1), eigenvalues.unsqueeze(-2)
+    b = b.conj() if hermitian else b
+    logs = (1 - a * b if disc else 0.5 * (a + b)).abs().log()
+    return (logs if hermitian else logs.tril()).sum((-2, -1))
