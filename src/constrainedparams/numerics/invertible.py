@@ -97,7 +97,7 @@ def clip_singular_values(y: Tensor, margin: float, sign: int | None) -> Tensor:
 
     With a sign, the determinant gets it by way of the smallest singular value.
     """
-    u, s, vh = torch.linalg.svd(precise(y))
+    u, s, vh = torch.linalg.svd(precise(y), full_matrices=False)
     largest = s[..., :1]
     least = margin * torch.where(largest > 0, largest, torch.ones_like(largest))
     s = torch.maximum(s, least)

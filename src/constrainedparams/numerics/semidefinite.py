@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from .definite import factor, factor_inverse, gram, hermitian, identity_like
+from .definite import hermitian
 from .elementary import precise
 
 __all__ = [
-    "core",
-    "core_inverse",
     "indefiniteness",
     "nearest_semidefinite",
     "square_root",
@@ -55,18 +53,3 @@ def indefiniteness(y: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
     if rank is not None:
         off = torch.cat((e[..., :-rank], off[..., -rank:]), dim=-1)
     return torch.linalg.matrix_norm(wide - h) + torch.linalg.vector_norm(off, dim=-1), e
-
-
-def core(x: Tensor, slack: float) -> Tensor:
-    """P + slack tr(P) I, P = L L^H, L = factor(x): in every basis definite beyond rounding."""
-    p = gram(factor(x))
-    trace = torch.diagonal(p, dim1=-2, dim2=-1).real.sum(-1)
-    return p + (slack * trace)[..., None, None] * identity_like(p)
-
-
-def core_inverse(e: Tensor, slack: float, like: Tensor) -> Tensor:
-    """The x with core(x, slack) = diag(e), in the dtype of ``like``; e in double precision."""
-    p = e - slack / (1 + e.shape[-1] * slack) * e.sum(-1, keepdim=True)
-    tiny = torch.finfo(like.dtype).tiny
-    roots = torch.maximum(p, slack * e).clamp_min(tiny).sqrt()
-    return factor_inverse(torch.diag_embed(roots), like.dtype).to(like.dtype)

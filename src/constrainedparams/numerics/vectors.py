@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .elementary import precise
 
-__all__ = ["length", "nearest_in_simplex", "relative_distance", "softmax", "unit"]
+__all__ = ["length", "nearest_in_simplex", "relative_distance", "sine_of_length", "softmax", "unit"]
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +33,18 @@ def unit(x: Tensor, start: Tensor | float = 1.0) -> Tensor:
     z, size = _scaled(x)
     z = torch.where(size == 0, z + start, z)
     return z / _norm(z)
+
+
+def sine_of_length(x: Tensor) -> Tensor:
+    """sin(|x|) x / |x|, smooth at 0 too: onto the closed unit ball, with x itself near 0."""
+    squares = x.real.square() + x.imag.square() if x.is_complex() else x.square()
+    square = squares.sum(-1, keepdim=True)
+    # Below, the next term of the series, square^4 / 9!, and its second derivative round away.
+    small = square < 1e-3
+    t = torch.where(small, torch.ones_like(square), square).sqrt()
+    s = torch.where(small, square, torch.zeros_like(square))
+    series = 1 + s * (-1 / 6 + s * (1 / 120 - s * (1 / 5040 - s / 362880)))
+    return x * torch.where(small, series, torch.sin(t) / t)
 
 
 def length(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from .affine_subspace import AffineSubspace
 from .angle import Angle
 from .ball import Ball
 from .block_diagonal import BlockDiagonal
+from .bounded_singular_values import BoundedSingularValues
 from .cholesky_factor import CholeskyFactor
 from .circulant import Circulant
 from .contract import Constraint
@@ -13,7 +14,9 @@ from .correlation_cholesky import CorrelationCholesky
 from .density_matrix import DensityMatrix
 from .diagonal import Diagonal
 from .fixed_entries import FixedEntries
+from .fixed_rank import FixedRank
 from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
+from .full_rank import FullRank
 from .grassmann import Grassmann
 from .greater_than import GreaterThan
 from .hermitian import Hermitian
@@ -22,9 +25,11 @@ from .interval import Interval
 from .invertible import Invertible
 from .less_than import LessThan
 from .lorentz import Lorentz
+from .low_rank import LowRank
 from .lower_triangular import LowerTriangular
 from .magnitude_direction import MagnitudeDirection
 from .non_negative import NonNegative
+from .nuclear_norm_ball import NuclearNormBall
 from .ordered import Ordered
 from .orthogonal import Orthogonal
 from .poincare_ball import PoincareBall
@@ -38,6 +43,8 @@ from .simplex import Simplex
 from .skew import Skew
 from .skew_hermitian import SkewHermitian
 from .special_orthogonal import SpecialOrthogonal
+from .spectral_ball import SpectralBall
+from .spectral_sphere import SpectralSphere
 from .sphere import Sphere
 from .stiefel import Stiefel
 from .sum_to_zero import SumToZero
@@ -52,6 +59,7 @@ __all__ = [
     "Angle",
     "Ball",
     "BlockDiagonal",
+    "BoundedSingularValues",
     "CholeskyFactor",
     "Circulant",
     "Constraint",
@@ -61,7 +69,9 @@ __all__ = [
     "DensityMatrix",
     "Diagonal",
     "FixedEntries",
+    "FixedRank",
     "FixedRankPositiveSemidefinite",
+    "FullRank",
     "Grassmann",
     "GreaterThan",
     "Hermitian",
@@ -70,9 +80,11 @@ __all__ = [
     "Invertible",
     "LessThan",
     "Lorentz",
+    "LowRank",
     "LowerTriangular",
     "MagnitudeDirection",
     "NonNegative",
+    "NuclearNormBall",
     "Ordered",
     "Orthogonal",
     "PoincareBall",
@@ -86,6 +98,8 @@ __all__ = [
     "Skew",
     "SkewHermitian",
     "SpecialOrthogonal",
+    "SpectralBall",
+    "SpectralSphere",
     "Sphere",
     "Stiefel",
     "SumToZero",

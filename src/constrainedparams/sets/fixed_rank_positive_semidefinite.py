@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..numerics import orthogonal as maps
 from ..numerics import semidefinite as s
 from ..numerics.definite import gram, hermitian
 from ..numerics.elementary import precise
+from ..numerics.ranked import core, core_inverse, range_basis
 from .contract import Shape
 from .factored import Factored
 
@@ -64,15 +64,13 @@ class FixedRankPositiveSemidefinite(Factored):
 
     def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
         n, r = x.shape[-2:]
-        start = None if base is None else maps.newton_schulz(base[..., :r], 2)
-        top, rest = x[..., :r, :], x[..., r:, :]
-        q = maps.moved(maps.exponential(torch.cat((torch.zeros_like(top), rest), dim=-2)), start)
-        return hermitian(q @ s.core(top, self._slack(x, n)) @ q.mH)
+        q = range_basis(base, x, r)
+        return hermitian(q @ core(x[..., :r, :], self._slack(x, n)) @ q.mH)
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         n, r = y.shape[-1], self.rank
         e, u = torch.linalg.eigh(hermitian(precise(y)))
-        top = s.core_inverse(e[..., -r:], self._slack(y, n), y)
+        top = core_inverse(e[..., -r:], self._slack(y, n), y)
         base = torch.nn.functional.pad(u[..., -r:], (0, n - r))
         return torch.nn.functional.pad(top, (0, 0, 0, n - r)), {"base": base}
 
