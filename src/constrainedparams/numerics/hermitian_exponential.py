@@ -1,14 +1,16 @@
 """The exponential of a Hermitian matrix: by eigenvalues there, by divided differences back."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .definite import hermitian
+from .definite import hermitian, identity_like
+from .elementary import precise, with_value
 from .exponential import frechet
 
-__all__ = ["expm_hermitian"]
+__all__ = ["definite_exponential", "definite_logarithm", "expm_hermitian"]
 
 
 def _slopes(e: Tensor) -> Tensor:
@@ -17,6 +19,23 @@ def _slopes(e: Tensor) -> Tensor:
     gap = (p - q).abs()
     mean = torch.where(gap > 0, -torch.expm1(-gap) / gap, torch.ones_like(gap))
     return torch.exp(torch.maximum(p, q)) * mean
+
+
+def _reach(dtype: torch.dtype) -> float:
+    """Eigenvalues are cut off at plus and minus this; exp of it, times 1000, is a number."""
+    return math.log(torch.finfo(dtype).max) - 8.0
+
+
+def _cut(a: Tensor) -> Tensor:
+    """The Hermitian part of A, eigenvalues cut off; the derivative is that of the former."""
+    h = hermitian(a)
+    with torch.no_grad():
+        e, u = torch.linalg.eigh(precise(h))
+        reach = _reach(a.dtype)
+        inside = hermitian((u * e.clamp(-reach, reach).unsqueeze(-2)) @ u.mH).to(h.dtype)
+        far = (e.abs() > reach).any(-1)[..., None, None]
+        inside = torch.where(far, inside, h)
+    return with_value(h, inside)
 
 
 class _ExpmHermitian(torch.autograd.Function):
@@ -30,8 +49,10 @@ class _ExpmHermitian(torch.autograd.Function):
 
     @staticmethod
     def forward(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        e, u = torch.linalg.eigh(hermitian(a))
-        return hermitian((u * torch.exp(e).unsqueeze(-2)) @ u.mH), e, u
+        # In double precision, as LAPACK's eigenvalues are off by tens of rounding units of |A|.
+        e, u = torch.linalg.eigh(precise(hermitian(a)))
+        e, u = e.clamp(-_reach(a.dtype), _reach(a.dtype)), u.to(a.dtype)
+        return hermitian((u * torch.exp(e).to(u.real.dtype).unsqueeze(-2)) @ u.mH), e, u
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
@@ -43,9 +64,9 @@ class _ExpmHermitian(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> Tensor:
         a, e, u = ctx.saved_tensors
         if torch.is_grad_enabled():  # E and U are constants to autograd
-            return hermitian(frechet(hermitian(a), hermitian(g)))
+            return hermitian(frechet(_cut(a), hermitian(g)))
         inner = u.mH @ hermitian(g) @ u
-        return hermitian(u @ (_slopes(e) * inner) @ u.mH)
+        return hermitian(u @ (_slopes(e).to(u.real.dtype) * inner) @ u.mH)
 
 
 class _ExpmHermitianForward(_ExpmHermitian):
@@ -54,7 +75,7 @@ class _ExpmHermitianForward(_ExpmHermitian):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None, None]:
         (a,) = ctx.saved_tensors
-        return hermitian(frechet(hermitian(a), hermitian(tangent))), None, None
+        return hermitian(frechet(_cut(a), hermitian(tangent))), None, None
 
 
 def expm_hermitian(a: Tensor) -> Tensor:
@@ -64,8 +85,24 @@ def expm_hermitian(a: Tensor) -> Tensor:
         a: (..., n, n), real or complex.
 
     Returns:
-        (..., n, n). It overflows where the largest eigenvalue does, from 88.7 in single precision.
+        (..., n, n), finite: eigenvalues of A count as 80 in single precision (701 in double) where
+        they are above, and as minus that where they are below.
     """
     compiling = torch.compiler.is_dynamo_compiling()
     result: Tensor = (_ExpmHermitian if compiling else _ExpmHermitianForward).apply(a)[0]
     return result
+
+
+def definite_exponential(x: Tensor, slack: float) -> Tensor:
+    """E + slack tr(E) I, E = exp of the Hermitian part of x: definite beyond rounding."""
+    e = expm_hermitian(x)
+    trace = torch.diagonal(e, dim1=-2, dim2=-1).real.sum(-1)
+    return e + (slack * trace)[..., None, None] * identity_like(e)
+
+
+def definite_logarithm(p: Tensor, slack: float) -> Tensor:
+    """The Hermitian x with definite_exponential(x, slack) = p, in the dtype of p."""
+    e, u = torch.linalg.eigh(hermitian(p))
+    trace = e.sum(-1, keepdim=True) / (1 + slack * e.shape[-1])
+    logs = torch.maximum(e - slack * trace, 0.1 * slack * trace).log()
+    return hermitian((u * logs.unsqueeze(-2)) @ u.mH)

@@ -38,7 +38,7 @@ def _definite(constraint: PositiveDefinite, target: float, **more: object) -> Ca
             "ill-conditioned": lambda y: spectrum(y, middle, low + 1e-4 * (middle - low)),
         },
         bad_shapes=((3,), (3, 2)),
-        coordinates=triangle,
+        coordinates=triangle if constraint.map == "cholesky" else None,
         **more,  # type: ignore[arg-type]
     )
 
@@ -46,6 +46,7 @@ def _definite(constraint: PositiveDefinite, target: float, **more: object) -> Ca
 ROWS: tuple[Case, ...] = (
     _definite(PositiveDefinite(), _SQUARED),
     _definite(PositiveDefinite(lower=0.5), 0.5 + _SQUARED),
+    _definite(PositiveDefinite(map="exp"), 1.0),
     _definite(PositiveDefinite(-1.0, 3.0), -1.0 + 4.0 * _SQUARED / (1.0 + _SQUARED)),
     Case(
         UnitDeterminantPositiveDefinite(),
