@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test test-all test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
+.PHONY: docs demo test test-all test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -62,6 +62,10 @@ bench-engine: $(VENV)/.bench
 # What the exponential of a skew matrix costs in matrix products of its size: about five minutes.
 bench-kernels: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.kernels $(ARGS)
+
+# Writes docs/sets.md anew from the sets and the rows that test them.
+docs: $(VENV)/.dev
+	$(PY) docs/make_sets.py > build/sets.md && mv build/sets.md docs/sets.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -88,7 +88,7 @@ def prepare(
         mode = _possible(update, module._parameters[raw_name(name)])
         validation.same_or_refuse(module, present, function, mode)
         return None
-    parameter = validation.parameter_of(module, name)
+    parameter = validation.parameter_of(module, name, function)
     validation.refuse_wrapped(module, wrapped)
     validation.refuse_convolution(module, name, parameter, function)
     validation.refuse_rescaled(module, name)

@@ -19,6 +19,7 @@ from ..functions.describe import describe
 from ..sets.contract import Constraint, MatrixConstraint, VectorConstraint
 from . import guesses
 from .classes import slots_of
+from .combinations import second_set
 
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 
@@ -55,6 +56,7 @@ def same_or_refuse(module: nn.Module, slot: Slot, function: Any, update: str) ->
             f"(update={slot.mode!r}). Before registering another function call "
             f"`remove_constrained_parameter(module, {slot.name_in(module)!r})`. (A cell of a "
             "notebook that runs twice makes a new object: make it in a cell of its own.)"
+            + second_set(slot.function, function)
         )
 
 
@@ -78,7 +80,7 @@ def _same_value(one: Any, other: Any) -> bool:
     return one is other or (type(one) is type(other) and isinstance(one, plain) and one == other)
 
 
-def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
+def parameter_of(module: nn.Module, name: Any, function: Any = None) -> nn.Parameter:
     """The parameter to constrain, or the reason why there is none."""
     where = f"{guesses.kind(module)}.{name}"
     parameter = module._parameters.get(name) if isinstance(name, str) else None
@@ -89,6 +91,7 @@ def parameter_of(module: nn.Module, name: Any) -> nn.Parameter:
             raise RegistrationError(
                 f"{where} is the unconstrained tensor of `{constrained}`. Constrain it by a "
                 f"function that does both, registered under `{constrained}`."
+                + second_set(slots_of(module)[constrained].function, function)
             )
     if is_lazy(parameter):
         raise RegistrationError(

@@ -81,7 +81,9 @@ class Sphere(VectorConstraint):
                 f"orthogonal_to={self.orthogonal_to!r}: expected a matrix, the vectors its rows. "
                 "For one vector write `orthogonal_to=vector[None]`."
             )
-        rows = affine_rows(self.orthogonal_to.value, torch.zeros((), dtype=torch.float64))
+        value = self.orthogonal_to.value
+        wide = value.to(torch.promote_types(value.dtype, torch.float64))
+        rows = affine_rows(wide, torch.zeros((), dtype=torch.float64))
         assert rows is not None  # 0 solves it
         if rows[0].shape[0] == rows[0].shape[1]:
             raise OptionError(
