@@ -294,8 +294,66 @@ def test_empty_matrices_are_members(cls, shape):
 
 @pytest.mark.parametrize("cls", SETS)
 def test_an_unknown_map_is_refused(cls):
-    with pytest.raises(OptionError, match="expected one of 'exp', 'cayley'"):
+    with pytest.raises(OptionError, match="map='svd': expected one of 'exp', 'cayley'"):
+        cls("svd")
+
+
+@pytest.mark.parametrize("cls", [SpecialOrthogonal, Grassmann])
+def test_a_map_that_a_set_cannot_have_is_refused_with_the_reason_and_another_way(cls):
+    with pytest.raises(OptionError, match=r"map='polar': expected one of 'exp', 'cayley'\. ") as e:
         cls("polar")
+    remedy = str(e.value).split()[-4 if cls is SpecialOrthogonal else -1].rstrip(".")
+    assert eval(remedy).map == "polar"
+
+
+# the polar map ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (4, 4), (2, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_the_polar_map_is_that_of_scipy_and_has_no_base(shape, dtype):
+    x = torch.randn(shape, dtype=dtype)
+    side = "left" if shape[0] < shape[1] else "right"
+    y = Orthogonal("polar")(x)
+    assert np.abs(y.resolve_conj().numpy() - scipy.linalg.polar(x.numpy(), side)[0]).max() < 1e-13
+    again = Orthogonal("polar").right_inverse(y)
+    assert isinstance(again, torch.Tensor)
+    assert torch.allclose(again, y, atol=1e-15)
+    moved, state = Orthogonal("polar").retract(x)
+    assert state == {}
+    assert torch.allclose(moved, y, atol=1e-15)
+
+
+def test_the_polar_map_reaches_both_components_and_exp_keeps_to_one():
+    x = torch.diag(torch.tensor([1.0, 1.0, -0.1]))
+    assert float(torch.linalg.det(Orthogonal("polar")(x))) == pytest.approx(-1.0)
+    assert float(torch.linalg.det(Orthogonal("polar")(x.abs()))) == pytest.approx(1.0)
+    assert "component" not in Orthogonal("polar").onto
+    assert "component" in Orthogonal().onto
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "turns"),
+    [
+        ("cayley", (64, 64), 5000),  # whose solve errs to one side
+        ("exp", (64, 64), 500),
+        ("exp", (96, 32), 500),
+        ("cayley", (96, 32), 500),
+        ("polar", (96, 32), 500),
+    ],
+)
+def test_thousands_of_retractions_do_not_drift(name, shape, turns):
+    """In single precision; a peer with the same recipe is off the set after 216 to 1,322 steps."""
+    constraint = Orthogonal(name)
+    found = constraint.right_inverse(constraint.sample(shape))
+    x, state = found if isinstance(found, tuple) else (found, {})
+    step = 1e-2 * torch.randn(shape)
+    worst = 0.0
+    for turn in range(turns):
+        x, state = constraint.retract(x + (step if turn % 2 else -0.9 * step), **state)
+        if turn % 250 == 249:
+            worst = max(worst, float(constraint.residual(constraint(x, **state))))
+    assert worst < 3e-6
 
 
 @pytest.mark.parametrize("cls", SETS)

@@ -85,7 +85,8 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Any, ...]:
         """The transpose of the way back, which is linear in what comes in."""
-        inputs = ctx.saved_tensors
+        # Without the tangents, which would have the way back ask for this function again.
+        inputs = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
         known = zip(inputs, tangents, strict=True)
         along = tuple(torch.zeros_like(x) if t is None else t for x, t in known)
         zero = ctx.kernel(*(x.detach() for x in inputs))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .elementary import precise, with_value
 from .kernel import Kernel, is_traced
+from .polar import polar_factor
 from .skew import skew
 from .skew_exponential import expm_skew
 from .tall import cayley_tall, exponential_tall
@@ -22,6 +23,7 @@ __all__ = [
     "moved",
     "newton_schulz",
     "polar",
+    "polar_factor",
     "polished",
     "positive_qr",
     "rotation",

@@ -23,7 +23,13 @@ from .kernel import Kernel, adjoint, by_formula, is_traced, operator
 from .skew import skew, skew_adjoint
 from .skew_exponential import _DOUBLE, _MOST_BOUNDS, _SINGLE_SMALL, _bound, _Plan, _plan, _rescaled
 
-__all__ = ["blocks", "cayley_tall", "double_gram", "double_product", "exponential_tall"]
+__all__ = [
+    "cayley_tall",
+    "double_gram",
+    "double_product",
+    "exponential_tall",
+    "sum_of_products",
+]
 
 
 # n x k in double precision, block by block --------------------------------------------------------
@@ -33,7 +39,7 @@ def blocks(r: Tensor) -> tuple[Tensor, ...]:
     """``r`` in up to 8 groups of rows: their copies in double precision are small and soon gone."""
     if r.dtype in (torch.float64, torch.complex128):
         return (r,)
-    return r.split(max(256, -(-r.shape[-2] // 8)), dim=-2)
+    return r.split(max(512, -(-r.shape[-2] // 8)), dim=-2)
 
 
 def double_gram(r: Tensor) -> Tensor:
@@ -43,9 +49,20 @@ def double_gram(r: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def double_product(r: Tensor, small: Tensor) -> Tensor:
-    """r small in the dtype of r, ``small`` in double precision."""
-    return torch.cat([(precise(b) @ small).to(r.dtype) for b in blocks(r)], dim=-2)
+def double_product(r: Tensor, small: Tensor, top: Tensor | None = None) -> Tensor:
+    """[top; r small] in the dtype of r, ``top`` and ``small`` in double precision."""
+    above = 0 if top is None else top.shape[-2]
+    y = r.new_empty((*r.shape[:-2], above + r.shape[-2], small.shape[-1]))
+    if top is not None:
+        y[..., :above, :] = top
+    for part, block in zip(blocks(y[..., above:, :]), blocks(r), strict=True):
+        part.copy_(precise(block) @ small)
+    return y
+
+
+def sum_of_products(a: Tensor, left: Tensor, b: Tensor, right: Tensor) -> list[Tensor]:
+    """a left + b right, in blocks of rows."""
+    return [(p @ left).add_(q @ right) for p, q in zip(blocks(a), blocks(b), strict=True)]
 
 
 # functions of S and P -----------------------------------------------------------------------------
@@ -187,7 +204,7 @@ def _there(core: _Core, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
     r = x[..., k:, :]
     single = x.dtype in (torch.float32, torch.complex64)
     e, f, kept = core.there(skew(precise(x[..., :k, :])), double_gram(r), single)
-    return torch.cat((e.to(x.dtype), double_product(r, f)), dim=-2), (f, *kept)
+    return double_product(r, f, top=e), (f, *kept)
 
 
 def _back(
@@ -197,8 +214,8 @@ def _back(
     r, g2 = x[..., k:, :], g[..., k:, :]
     gs, gp = core.back(precise(g[..., :k, :]), precise(adjoint(r) @ g2), tuple(others))
     left, right = adjoint(f).to(x.dtype), (gp + adjoint(gp)).to(x.dtype)
-    parts = [a @ left + b @ right for a, b in zip(blocks(g2), blocks(r), strict=True)]
-    return (torch.cat((skew_adjoint(gs).to(x.dtype), *parts), dim=-2),)
+    rest = sum_of_products(g2, left, r, right)
+    return (torch.cat((skew_adjoint(gs).to(x.dtype), *rest), dim=-2),)
 
 
 def _kernel(core: _Core, formula: Callable[[Tensor], Tensor]) -> Kernel:

@@ -46,6 +46,9 @@ class Grassmann(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
+    refused: ClassVar[dict[str, str]] = {
+        "polar": ' A loss of the span has the same value with Stiefel(map="polar").'
+    }
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)
 

@@ -18,17 +18,22 @@ class Orthogonal(Orthonormal):
     ``base`` (for n = k: y = base phi(S)). phi is ``"exp"`` (Lezcano-Casado, Martinez-Rubio, arXiv
     1901.08428, with the base of 1909.09501) or ``"cayley"``, phi(A) = (I - A/2)^-1 (I + A/2),
     cheaper, and less than half a turn from base. Square real y keep the sign of their
-    determinant. Wide y are the conjugate transposes of tall ones. Nothing is n x n for n > k: exp
-    goes through 2k x 2k, Cayley through k x k. Only the lower triangle (complex: and the imaginary
-    diagonal) of the k x k block is read.
+    determinant. Only the lower triangle (complex: and the imaginary diagonal) of the k x k block is
+    read. Nothing is n x n for n > k.
+
+    With ``"polar"`` y is the matrix nearest to x, x (x^H x)^(-1/2) (Higham 1986): all of x is read
+    and there is no base. The scale of x changes nothing in y, and the gradient grows as 1 over the
+    smallest singular value of x; ``retract`` sets x = y, for after many steps. A square real x that
+    passes a singular matrix takes y into the other component; exp and Cayley keep to one.
+    Wide y are the conjugate transposes of tall ones.
 
     Args:
-        map: ``"exp"`` or ``"cayley"``.
+        map: ``"exp"``, ``"cayley"`` or ``"polar"``.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, k), any n and k; x and ``base`` have the shape of y. Dtypes: real, complex.
-    ``right_inverse`` gives x = 0 and base = y, polished; ``project`` is the polar factor, which is
-    nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y); ``project`` is the polar
+    factor, which is nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.
@@ -45,10 +50,13 @@ class Orthogonal(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar")
     one_to_one = property(lambda self: self.map == "cayley")
 
     @property
     def onto(self) -> str:
+        if self.map == "polar":
+            return "the whole set"
         return self._reached(
             "the component of the start (real square), the whole set (complex, or n != k)"
         )

@@ -14,26 +14,36 @@ from .contract import MatrixConstraint, Shape
 __all__ = ["Orthonormal"]
 
 _MAPS = {"exp": maps.exponential_from, "cayley": maps.cayley_from}
+_POLAR = "polar"
 
 
 @dataclass(frozen=True, repr=False)
 class Orthonormal(MatrixConstraint):
     """y = Q phi(A) I_{n x k} D with A = [[S, -R^H], [R, 0]]; the formula is in :class:`Orthogonal`.
 
-    A set of this family implements what tells it from the others: its shapes, its dimension, and
-    whether determinants are 1. Wide y are the conjugate transposes of tall ones.
+    A set of this family implements what tells it from the others: its shapes, its dimension, which
+    maps it has, and whether determinants are 1. Wide y are the conjugate transposes of tall ones.
     """
 
-    map: Literal["exp", "cayley"] = "exp"
+    map: Literal["exp", "cayley", "polar"] = "exp"
 
-    state_names: ClassVar[tuple[str, ...]] = ("base",)
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley")
+    refused: ClassVar[dict[str, str]] = {}  # map -> why this set does not have it
     special: ClassVar[bool] = False
-    smooth = property(lambda self: True)
-    decay_target = property(lambda self: "base, the value at the last right_inverse or retract")
+    state_names = property(lambda self: () if self.map == _POLAR else ("base",))
+    smooth = property(lambda self: self.map != _POLAR)  # not where x loses rank
+
+    @property
+    def decay_target(self) -> str:
+        if self.map == _POLAR:
+            return "itself; at x = 0 exactly, the first columns of the identity"
+        return "base, the value at the last right_inverse or retract"
 
     def _check_options(self) -> None:
-        if self.map not in _MAPS:
-            raise OptionError(f"map={self.map!r}: expected one of {', '.join(map(repr, _MAPS))}.")
+        if self.map not in self.known:
+            reason = self.refused.get(self.map, "")
+            names = ", ".join(map(repr, self.known))
+            raise OptionError(f"map={self.map!r}: expected one of {names}.{reason}")
 
     def _reached(self, what: str) -> str:
         """``what`` is reached by exp, and by Cayley but for half turns."""
@@ -46,10 +56,13 @@ class Orthonormal(MatrixConstraint):
     def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if x.shape[-2] < x.shape[-1]:
             return self._forward(x.mH, None if base is None else base.mH).mH
+        if self.map == _POLAR:
+            return maps.polar_factor(x)
         return _MAPS[self.map](base, self._tangent(x))
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return torch.zeros_like(y), {"base": self._project(y)}
+        near = self._project(y)
+        return (near, {}) if self.map == _POLAR else (torch.zeros_like(y), {"base": near})
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))

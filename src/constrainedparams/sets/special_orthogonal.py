@@ -42,6 +42,10 @@ class SpecialOrthogonal(Orthonormal):
     """
 
     special: ClassVar[bool] = True
+    refused: ClassVar[dict[str, str]] = {
+        "polar": " The polar factor of a matrix with a negative determinant is no rotation, and x "
+        'may become one; Orthogonal(map="polar") takes both components.'
+    }
     dtype_remedy: ClassVar[str] = "For unitary matrices use Orthogonal()."
     one_to_one = property(lambda self: self.map == "cayley")
 

@@ -17,14 +17,16 @@ class Stiefel(Orthonormal):
     with A = [[S, -R^H], [R, 0]], S the skew-Hermitian matrix of the lower triangle of x's top k x k
     block and R the rest of x; Q and D move I_{n x k} to the state ``base``; phi is exp
     (Lezcano-Casado, arXiv 1909.09501) or the Cayley map (I - A/2)^-1 (I + A/2). Nothing is n x n.
+    With ``"polar"`` y is the matrix nearest to x, x (x^H x)^(-1/2), without a base.
 
     Args:
-        map: ``"exp"``, or ``"cayley"``: cheaper, and less than half a turn from base.
+        map: ``"exp"``; ``"cayley"``: cheaper, and less than half a turn from base; ``"polar"``: as
+            cheap, all of x is read, and its scale changes nothing in y.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, k) with n >= k; x and ``base`` have the shape of y. Dtypes: real, complex.
-    ``right_inverse`` gives x = 0 and base = y, polished; ``project`` is the polar factor, which is
-    nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y); ``project`` is the polar
+    factor, which is nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.
@@ -41,10 +43,13 @@ class Stiefel(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar")
     one_to_one = property(lambda self: self.map == "cayley")
 
     @property
     def onto(self) -> str:
+        if self.map == "polar":
+            return "the whole set"
         return self._reached(
             "the whole set (real n = k: the matrices whose determinant has the sign of base's)"
         )

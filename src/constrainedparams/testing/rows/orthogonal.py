@@ -35,7 +35,7 @@ def _case(
     return Case(
         constraint,
         shape,
-        decay_target=lambda base: base,
+        decay_target=identity if constraint.map == "polar" else lambda base: base,
         near_misses={**off, **(near_misses or {})},
         awkward={**points, **(awkward or {})},
         bad_shapes=bad_shapes,
@@ -58,6 +58,8 @@ ROWS: tuple[Case, ...] = (
     _case(Orthogonal("cayley"), (5, 2)),
     _case(Orthogonal(), (2, 4)),
     _case(Orthogonal("cayley"), (2, 4)),
+    _case(Orthogonal("polar"), (3, 3), awkward=_REFLECTION),
+    _case(Orthogonal("polar"), (2, 4)),
     _case(Orthogonal(view="o i h w -> o (i h w)"), (2, 2, 1, 2), bad_shapes=((2, 2),)),
     _case(
         Orthogonal("cayley", view="(heads d) e -> heads d e", sizes={"heads": 2}),
@@ -68,6 +70,7 @@ ROWS: tuple[Case, ...] = (
     _case(SpecialOrthogonal("cayley"), (2, 2), near_misses=_REFLECTION, bad_shapes=((3, 2),)),
     _case(Stiefel(), (4, 2), bad_shapes=_WIDE),
     _case(Stiefel(), (3, 3), awkward=_REFLECTION, bad_shapes=_WIDE),
+    _case(Stiefel("polar"), (5, 2), bad_shapes=_WIDE),
     _case(Stiefel("cayley", view="k n -> n k"), (1, 3), bad_shapes=((3, 1), (4,))),
     _case(Grassmann(), (5, 2), awkward={"orthogonal to the start": _flipped}, bad_shapes=_WIDE),
     _case(
