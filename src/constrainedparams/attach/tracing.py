@@ -3,8 +3,11 @@
 Dynamo records each read as a call of ``evaluate`` and does not look inside. When that graph is
 traced operation by operation, the calls with one and the same x get one and the same result, so
 autograd adds up what comes back and differentiates f once. Compiled graphs know f by a number that
-is equal for equal functions: equal blocks share a graph.
+is equal for equal functions, and by train/eval and other plain attributes of an nn.Module: equal
+blocks share a graph, and another mode makes another one.
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,13 +26,15 @@ def read(slot: Slot, module: nn.Module) -> Tensor:
     """y for a compiler: traced by Dynamo, so it decides on nothing but Python values."""
     function = slot.function_of(module)
     own: list[nn.Parameter] = []
+    settings: tuple[tuple[str, Any], ...] = ()
     if isinstance(function, nn.Module):
         if function is not slot.function or any(True for _ in function.buffers()):
             return slot.inline(module)  # its buffers may change in there, which must be recorded
         own = list(function.parameters())
+        settings = opaque.settings_of(function)
     if slot.number < 0:
         return slot.inline(module)
     x = getattr(module, raw_name(slot.name_in(module)))
     state = list(slot.state_in(module).values())
-    y: Tensor = opaque.evaluate(slot.number, slot.state_names, x, *state, *own)
+    y: Tensor = opaque.evaluate(slot.number, settings, slot.state_names, x, *state, *own)
     return y

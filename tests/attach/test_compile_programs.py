@@ -1,0 +1,135 @@
+"""Compiled code around a constrained parameter: x or y as an input, the optimiser's step, CUDA graphs."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.testing import assert_close
+
+import constrainedparams as cp
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+FUNCTIONS = {"set": cp.Orthogonal(), "callable": torch.tanh, "tall": cp.Orthogonal("cayley")}
+
+
+@pytest.fixture(autouse=True)
+def _new_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def constrained(function, shape=(4, 4)):
+    layer = nn.Linear(*reversed(shape)).double()
+    return cp.register_constrained_parameter(layer, "weight", function)
+
+
+def layer_of(name):
+    return constrained(FUNCTIONS[name], (6, 2) if name == "tall" else (4, 4))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_y_as_an_argument(name, warm, backend):
+    """One graph for each y that comes, gradients through f to x."""
+    layer, counter = layer_of(name), CompileCounterWithBackend(backend)
+    compiled = torch.compile(lambda h, w: (h @ w.mT).sin().sum(), backend=counter, fullgraph=True)
+    twin = copy.deepcopy(layer)
+    for _ in range(3):
+        h = torch.randn(2, layer.in_features, dtype=torch.float64)
+        if warm:
+            layer.weight.sum().backward()
+        layer.zero_grad()
+        twin.zero_grad()
+        compiled(h, layer.weight).backward()
+        (h @ twin.weight.mT).sin().sum().backward()
+        for each in (layer, twin):
+            torch.optim.SGD([each._weight_unconstrained], lr=0.1).step()
+        assert_close(layer.weight.detach(), twin.weight.detach())
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_x_as_an_argument(name, backend):
+    """x is an ordinary parameter to a compiled function; what the function writes is noticed."""
+    layer = layer_of(name)
+    twin = copy.deepcopy(layer)
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def penalty(x):
+        return x.square().sum()
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def shrink(x):
+        with torch.no_grad():
+            x.mul_(0.9).add_(0.01)
+
+    for _ in range(2):
+        (penalty(layer._weight_unconstrained) + layer.weight.sin().sum()).backward()
+        (twin._weight_unconstrained.square().sum() + twin.weight.sin().sum()).backward()
+        assert_close(layer._weight_unconstrained.grad, twin._weight_unconstrained.grad)
+        shrink(layer._weight_unconstrained)
+        with torch.no_grad():
+            twin._weight_unconstrained.mul_(0.9).add_(0.01)
+        assert_close(layer.weight.detach(), twin.weight.detach())
+
+
+STEPS = {
+    "sgd foreach": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, foreach=True),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, foreach=False),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, foreach=True),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", STEPS)
+# Dynamo says once that profiler marks are left out, and hooks see no gradient of a compiled step
+@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
+def test_a_compiled_optimiser_step(name, backend):
+    """The step is seen: the next read is f of the new x, and f runs once for it.
+
+    torch's own compiled Adam computes its bias correction in float32, hence the tolerance.
+    """
+    layer = layer_of("set")
+    twin = copy.deepcopy(layer)
+    optimisers = [STEPS[name](each.parameters()) for each in (layer, twin)]
+    step = torch.compile(optimisers[0].step, backend=backend)
+    h = torch.randn(3, 4, dtype=torch.float64)
+    for _ in range(3):
+        for each in (layer, twin):
+            each.zero_grad()
+            each(h).sin().sum().backward()
+        before = cp.statistics(layer)["weight"].evaluations
+        step()
+        optimisers[1].step()
+        x, base = layer._weight_unconstrained.detach(), layer._weight_base
+        for _ in range(3):
+            assert_close(layer.weight.detach(), cp.Orthogonal()(x, base=base))
+        assert_close(x, twin._weight_unconstrained.detach(), rtol=1e-4, atol=1e-4)
+        assert cp.statistics(layer)["weight"].evaluations == before + 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("how", [torch.compile, cp.compile], ids=["torch", "cp"])
+def test_cuda_graphs(how):
+    """mode="reduce-overhead": training and evaluation are those of eager mode."""
+    layer = constrained(cp.Orthogonal()).float().cuda()
+    twin = copy.deepcopy(layer)
+    compiled = how(layer, mode="reduce-overhead", fullgraph=True)
+    optimisers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (layer, twin)]
+    for _ in range(6):
+        h = torch.randn(3, 4, device="cuda")
+        for each in (compiled, twin):
+            each.zero_grad()
+            each(h).sin().sum().backward()
+        assert_close(layer._weight_unconstrained.grad, twin._weight_unconstrained.grad)
+        for optimiser in optimisers:
+            optimiser.step()
+    with torch.no_grad():
+        assert_close(compiled(h), twin(h))
