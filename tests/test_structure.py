@@ -1,6 +1,8 @@
 """The engine stays small: lines, length of functions, and one room for private names of torch."""
 
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,20 @@ def test_a_torch_without_a_private_name_falls_back_to_verified(monkeypatch):
         layer = constrainedparams.Parametrized(torch.zeros(2), torch.exp)
     layer.x.detach().numpy()[:] = 1
     assert layer.y.tolist() == torch.exp(torch.ones(2)).tolist()
+
+
+MUTANTS = Path(__file__).parent / "mutants"
+
+
+def test_mutants_break_what_is_there():
+    """A mutant whose text is gone would be noticed half an hour into ``make mutants`` only."""
+    sys.path.insert(0, str(MUTANTS))
+    try:
+        run, layers = importlib.import_module("run"), importlib.import_module("layers")
+    finally:
+        sys.path.remove(str(MUTANTS))
+    edits = [(m.name, m.file, m.old) for m in run.MUTANTS]
+    edits += [(name, e.file, e.old) for name, group in layers.LAYERS.items() for e in group]
+    assert len(run.MUTANTS) >= 25
+    for name, file, old in edits:
+        assert old in (PACKAGE / file).read_text(), f"{name}: {old!r} is not in {file}"

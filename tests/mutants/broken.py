@@ -21,6 +21,17 @@ class Edit(NamedTuple):
     new: str
 
 
+def chosen(names: list[str]) -> list[str]:
+    """Those that the command line names, all, or a part: ``--part 2/4`` is every fourth from the 2nd."""
+    given = [word for word in sys.argv[1:] if word != "--write"]
+    if given[:1] == ["--part"]:
+        part, parts = map(int, given[1].split("/"))
+        return names[part - 1 :: parts]
+    if unknown := set(given) - set(names):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    return given or names
+
+
 def failures(name: str, edits: Iterable[Edit], tests: Iterable[str], *options: str) -> set[str]:
     """Ids of the tests that fail on sources with ``edits`` made."""
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +43,17 @@ def failures(name: str, edits: Iterable[Edit], tests: Iterable[str], *options: s
             if edit.old not in text:
                 sys.exit(f"{name}: {edit.old!r} is not in {edit.file}")
             path.write_text(text.replace(edit.old, edit.new, 1))
-        quiet = ("-q", "-n", "2", "--tb=no", "-rf", "-p", "no:cacheprovider")
+        quiet = (
+            "-q",
+            "-n",
+            "2",
+            "--tb=no",
+            "-rf",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not distributed and not slow",
+        )
         run = subprocess.run(
             [sys.executable, "-m", "pytest", *quiet, *options, *tests],
             cwd=ROOT,

@@ -1,6 +1,6 @@
 """Take out one layer of freshness at a time: exactly the events that it alone rescues must fail.
 
-``python tests/mutants/layers.py [layer ...]`` compares the tests that fail without each layer with
+``python tests/mutants/layers.py [layer ...]`` (or ``--part 1/2``) compares the tests that fail without each layer with
 ``layers.json`` and exits 1 when they differ; ``--write`` writes that file, to be read in the diff.
 """
 
@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from broken import Edit, failures
+from broken import Edit, chosen, failures
 
 EVENTS = Path(__file__).with_name("layers.json")
 TESTS = sorted(
@@ -58,12 +58,12 @@ LAYERS = {
 
 def main() -> None:
     write = "--write" in sys.argv
-    chosen = [name for name in sys.argv[1:] if name != "--write"] or list(LAYERS)
+    names = chosen(list(LAYERS))
     known = json.loads(EVENTS.read_text()) if EVENTS.exists() else {}
     wrong = 0
     if failures("nothing", [], TESTS):
         sys.exit("the tests fail on the code as it is: nothing they catch would mean anything")
-    for name in chosen:
+    for name in names:
         found = sorted(
             test.removeprefix("tests/engine/") for test in failures(name, LAYERS[name], TESTS)
         )

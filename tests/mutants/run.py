@@ -1,12 +1,13 @@
 """Break the engine in one place at a time: the tests named beside each mutant must notice.
 
-``python tests/mutants/run.py [id ...]`` runs all or some; it exits 1 when a mutant survives.
+``python tests/mutants/run.py [id ...]`` runs all or some, ``--part 2/4`` the second quarter; it exits
+1 when a mutant survives.
 """
 
 import sys
 from typing import NamedTuple
 
-from broken import Edit, failures
+from broken import Edit, chosen, failures
 
 
 class Mutant(NamedTuple):
@@ -32,7 +33,7 @@ MUTANTS = [
            "if True:\n", ENGINE),
     Mutant("foreign-leaf-accepted", "functions/captured.py", "id(leaf) not in own:\n            return leaf",
            "False:\n            return leaf", ENGINE),
-    Mutant("leaf-is-x", "core/slot.py", "alias = tensor.detach()\n", "return tensor\n",
+    Mutant("leaf-is-x", "core/slot.py", "alias = private.detach(tensor)\n", "return tensor\n",
            ENGINE),
     Mutant("key-without-version", "attach/classes.py",
            "key.alias._version == key.version", "True", ENGINE),
@@ -91,10 +92,10 @@ MUTANTS = [
            "return dtype", ENGINE),
     Mutant("inference-inside", "core/isolated.py", "torch.inference_mode(False), private", "private",
            ENGINE),
-    Mutant("deferral-forgotten", "core/slot.py", "grad.clone() if graph.pending is None", "grad.clone() if True",
+    Mutant("deferral-forgotten", "core/slot.py", "grad.clone() if held is None", "grad.clone() if True",
            ENGINE),
     Mutant("sums-not-folded", "core/slot.py",
-           "grad = graph.pending if grad is None else grad + graph.pending", "pass",
+           "grad = held if grad is None else grad + held", "pass",
            ENGINE),
     Mutant("defers-on-old-graph", "core/slot.py", "if self.deferring and current:",
            "if self.deferring:", ENGINE),
@@ -180,15 +181,15 @@ def survives(mutant: Mutant) -> bool:
 
 
 def main() -> None:
-    chosen = [m for m in MUTANTS if not sys.argv[1:] or m.name in sys.argv[1:]]
+    names = chosen([mutant.name for mutant in MUTANTS])
     if not sys.argv[1:] and not survives(Mutant("nothing", "core/key.py", "", "", ENGINE)):
         sys.exit("the tests fail on the code as it is: nothing they catch would mean anything")
     alive = []
-    for mutant in chosen:
+    for mutant in (m for m in MUTANTS if m.name in names):
         survived = survives(mutant)
         print(f"{'SURVIVED' if survived else 'caught':9} {mutant.name}", flush=True)
         alive += [mutant.name] if survived else []
-    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants caught")
+    print(f"{len(names) - len(alive)} of {len(names)} mutants caught")
     sys.exit(1 if alive else 0)
 
 
