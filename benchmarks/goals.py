@@ -121,3 +121,20 @@ def _scale(part: dict[str, Any]) -> Iterator[Goal]:
             "1.2",
             verdict(exponent <= 1.2),
         )
+    batched = part.get("batched", {"rows": {}})
+    for kind, row in batched["rows"].items():
+        size = f"{batched['layers']} layers of {batched['size']} x {batched['size']}, {kind}"
+        share = {k: v and 1 / v for k, v in row["faster"].items() if k != "pairs"}
+        share["low"], share["high"] = share["high"], share["low"]
+        yield Goal(
+            f"{size}: batched over one by one",
+            shown(share),
+            "0.125: 8 times faster",
+            verdict(at_most(share, 1 / 8), row["control"]),
+        )
+        yield Goal(
+            f"{size}: µs per layer and step over the batch by hand",
+            shown(row["more"], 1),
+            "5",
+            verdict(at_most(row["more"], 5), row["control"]),
+        )

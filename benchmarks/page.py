@@ -144,3 +144,27 @@ def _scale(part: dict[str, Any]) -> Iterator[str]:
     rows.append(["exponent", *(f"{part['exponent'][n]:.2f}" for n in names), ""])
     header = ["layers", "registration", "step, unconstrained", "step, f inline", "step, ours"]
     yield table([*header, "the engine, µs per layer"], rows)
+    if "batched" in part:
+        yield from _batched(part["batched"])
+
+
+def _batched(part: dict[str, Any]) -> Iterator[str]:
+    size = part["size"]
+    yield (
+        f"{part['layers']} layers of {size} x {size}, each read once per step (forward, backward,\n"
+        "SGD): µs per layer and step. `by hand` stacks the parameters, evaluates f once and\n"
+        "unbinds the result, with the bases stacked beforehand; `batched` is `batch(model)`.\n"
+    )
+    names = ["unconstrained", "by hand", "one by one", "batched"]
+    rows = [
+        [
+            kind,
+            *(f"{row['microseconds'][n]:.1f}" for n in names),
+            shown(row["faster"], 1),
+            shown(row["more"], 1),
+            shown(row["control"]),
+        ]
+        for kind, row in part["rows"].items()
+    ]
+    header = ["map", *names, "times faster", "µs more than by hand", "control A/A"]
+    yield table(header, rows)

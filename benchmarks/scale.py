@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from constrainedparams import Orthogonal, register_constrained_parameter
 
+from . import batches
 from .memory import alive
 from .pairs import Step, timed
 
@@ -118,4 +119,5 @@ def measured(*, quick: bool) -> dict[str, Any]:
         "exponent": {k: slope(sizes, [b[k] for b in best]) for k in best[0]},
         "held": held(sizes[-2]),
         "elsewhere": elsewhere(sizes[-2]),
+        "batched": batches.measured(quick=quick),
     }

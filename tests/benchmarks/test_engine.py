@@ -111,13 +111,17 @@ def test_scale_has_times_for_each_size(quick):
     assert part["held"]["objects"] > 0
     assert abs(part["elsewhere"]) < 100  # microseconds, and noise
     assert part["held"]["tensors"] == pytest.approx(8 * 8 * 4 / 1024, rel=0.1)  # the base
+    for row in part["batched"]["rows"].values():
+        assert 0 < row["microseconds"]["by hand"] < row["microseconds"]["one by one"]
+        for estimate in ("faster", "more", "control"):
+            assert is_estimate(row[estimate], pairs=10)
 
 
 def test_the_page_has_every_goal_and_says_that_it_is_a_toy(quick, module):
     text, results = quick
     assert text.startswith("A quick run: toy sizes")
     found = module("goals").goals(results)
-    assert len(found) == 4 + 5 + 3 + 5 + 2
+    assert len(found) == 4 + 5 + 3 + 5 + 2 + 4
     for goal in found:
         assert goal.verdict in ("holds", "missed", "void")
         assert f"| {goal.what} | {goal.measured} | {goal.limit} | {goal.verdict} |" in text

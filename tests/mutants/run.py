@@ -64,7 +64,7 @@ MUTANTS = [
            "if record.snapshot is not None and not record.snapshot.same(x):", "if False:",
            ENGINE),
     Mutant("no-increment-after-fused", "core/optimizers.py",
-           "if versioned(p) and p._version == version:", "if False:", ENGINE),
+           "if p._version == version:", "if False:", ENGINE),
     Mutant("slots-not-emptied", "core/optimizers.py", 'slot.drop("optimiser step")', "pass",
            ENGINE),
     Mutant("step-does-not-settle", "core/optimizers.py", "slot.settle(module)", "pass",
@@ -168,7 +168,7 @@ MUTANTS = [
     Mutant("lazy-conjugation", "numerics/kernel.py", "return x.mH.resolve_conj()", "return x.mH", SKEW),
     Mutant("a-norm-frozen-into-a-graph", "numerics/kernel.py", "proxies.get_proxy_mode() is not None", "False", SKEW),
     Mutant("histories-after-fused", "core/optimizers.py",
-           "if versioned(p) and p._version == version:", "if False:", "tests/fuzz"),
+           "if p._version == version:", "if False:", "tests/fuzz"),
     Mutant("histories-of-orders", "core/pullback.py", "if not torch.is_grad_enabled():\n",
            "if True:\n", "tests/fuzz"),
 ]  # fmt: skip

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..core import private
 from ..core.isolated import isolated
-from ..core.key import versioned
 from ..core.pullback import Pullback
 from ..core.slot import Record, Slot
 from ..core.tensors import SLOTS, Unconstrained, guard, raw_name, state_of
@@ -78,26 +77,33 @@ class Batch:
 
     def _stale(self, first: Member) -> Iterator[Member]:
         """Members beside ``first`` and like it that f has to run for, with nothing in the way."""
-        alike = _kind(first.slot, first.module, first.record)
+        kind, with_grad = first.record.x.alias, torch.is_grad_enabled()
+        wants_graph = _wants_graph(first.record, first.module, with_grad)
         for slot, module, name in self.present():
             x = module._parameters.get(raw_name(name))
             if x is None or slot is first.slot or slot.override:
                 continue
             guard(x)
-            if type(x) is not Unconstrained or not versioned(x):
+            if type(x) is not Unconstrained or x.is_inference():
                 continue
             old = slot.record
             reason = slot.counts.reason if old is None else slot.changed(module, x, old)
-            if reason and not slot.pending() and slot.untouched():
+            if reason and slot.untouched() and not slot.pending():
                 mend(module, slot)
                 record = Record(x, slot.mode)
-                if _kind(slot, module, record) == alike:
+                alias = record.x.alias
+                if (
+                    alias.dtype == kind.dtype
+                    and alias.device == kind.device
+                    and _wants_graph(record, module, with_grad) is wants_graph
+                ):
                     yield Member(slot, module, name, record, reason)
 
     def _run(self, members: list[Member]) -> None:
         """One f for all. The versions of x were read before."""
-        names, xs = members[0].slot.state_names, [m.record.x.tensor for m in members]
-        wants_graph = members[0].slot.wants_graph(members[0].module, (xs[0],))
+        first = members[0]
+        names, xs = first.slot.state_names, [m.record.x.tensor for m in members]
+        wants_graph = _wants_graph(first.record, first.module, torch.is_grad_enabled())
         with isolated(xs[0].device), torch.set_grad_enabled(wants_graph):
             states = [state_of(m.module, m.name, names) for m in members]
             leaves = tuple([_leaf(m, wants_graph) for m in members])
@@ -118,10 +124,9 @@ class Batch:
                 slot.keep(record, reason)
 
 
-def _kind(slot: Slot, module: nn.Module, record: Record) -> tuple[Any, ...]:
-    """What those that are evaluated together have in common, beside set and shape."""
-    x = record.x
-    return slot.wants_graph(module, (x.tensor,)), x.alias.dtype, x.alias.device
+def _wants_graph(record: Record, module: nn.Module, with_grad: bool) -> bool:
+    """As ``Slot.wants_graph`` for a set, without asking x again."""
+    return record.x.requires_grad and (with_grad or module.training)
 
 
 def _leaf(member: Member, wants_graph: bool) -> Tensor:

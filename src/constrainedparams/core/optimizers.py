@@ -79,7 +79,7 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     if torch.compiler.is_compiling() or private.tracing_state() is not None:
         return
     for p, version in _before.pop(optimizer, ()):
-        if versioned(p) and p._version == version:
+        if p._version == version:
             torch.autograd.graph.increment_version(p)
     for slot, module in _slots_of(_held(optimizer)):
         if slot.mode != "manual" and module is not None and slot.record.moved():

@@ -66,9 +66,9 @@ class Record:
 
         The next read makes another y of the same value. A y that somebody marked is kept.
         """
-        y = self.y()
+        y = None if self.value is None else self.y()
         marked = y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1
-        if self.value is not None and not marked and not self.written():
+        if not marked and not self.written():
             self.out = None
 
 
