@@ -168,3 +168,5 @@ def _batched(part: dict[str, Any]) -> Iterator[str]:
     ]
     header = ["map", *names, "times faster", "µs more than by hand", "control A/A"]
     yield table(header, rows)
+    larger = [f"{r['size']} x {r['size']}: {shown(r['faster'], 1)}" for r in part["larger"]]
+    yield f"Times faster at larger sizes (exp): {', '.join(larger)}.\n"

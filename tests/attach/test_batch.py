@@ -520,6 +520,13 @@ def tied(model):
     return model
 
 
+def tied_and_removed(model):
+    tied(model)
+    cp.remove_constrained_parameter(model.layers[0], "weight")
+    model.layers[0] = model.more
+    return model
+
+
 EVENTS = {
     "training": train,
     "foreach": lambda m: train(m, torch.optim.Adam(m.parameters(), lr=0.1, foreach=True)),
@@ -560,6 +567,7 @@ EVENTS = {
     "one updated": lambda m: (cp.updated(m.layers[2], "weight"), m)[1],
     "retract": lambda m: (cp.retract(m), m)[1],
     "a tied weight": tied,
+    "a tied weight removed in one place": tied_and_removed,
     "undone": lambda m: cp.batch(m, on=False),
     "again": cp.batch,
 }

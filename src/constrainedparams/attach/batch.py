@@ -37,7 +37,7 @@ class Batch:
 
     def __init__(self, function: Constraint):
         self.function = function  # of a stack
-        self.members: dict[int, tuple[weakref.ref[Slot], weakref.ref[nn.Module]]] = {}
+        self.members: dict[int, tuple[weakref.ref[Slot], weakref.ref[nn.Module], str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"function": self.function, "members": {}}
@@ -46,20 +46,19 @@ class Batch:
         """Make ``slot`` a member, read through ``module``."""
         key, slot.batch = id(slot), self
         held = self.members.get(key)
-        if held is None or held[0]() is not slot or held[1]() is None:
+        if held is None or held[0]() is not slot or not _holds(held[1](), held[2], slot):
             gone = weakref.ref(slot, lambda _: self.members.pop(key, None))
-            self.members[key] = gone, weakref.ref(module)
+            self.members[key] = gone, weakref.ref(module), slot.name_in(module)
 
-    def present(self) -> list[tuple[Slot, nn.Module, str]]:
+    def present(self) -> Iterator[tuple[Slot, nn.Module, str]]:
         """Members that are still registered in their modules, with the names they have there."""
-        found = []
-        for held, home in list(self.members.values()):
+        for held, home, name in list(self.members.values()):
             slot, module = held(), home()
-            if slot is not None and module is not None and slot.batch is self:
-                name = slot.name_in(module)
-                if module.__dict__.get(SLOTS, {}).get(name) is slot:
-                    found.append((slot, module, name))
-        return found
+            if slot is not None and slot.batch is self and _holds(module, name, slot):
+                yield slot, module, name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.present())
 
     def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> bool:
         """Evaluate ``slot`` and all stale members; False when it is to be done alone."""
@@ -122,6 +121,10 @@ class Batch:
                 record.companions = slot.companions or slot.watched(module)
                 slot.hand_out(record, module, ys[place])
                 slot.keep(record, reason)
+
+
+def _holds(module: nn.Module | None, name: str, slot: Slot) -> bool:
+    return module is not None and module.__dict__.get(SLOTS, {}).get(name) is slot
 
 
 def _wants_graph(record: Record, module: nn.Module, with_grad: bool) -> bool:

@@ -86,8 +86,7 @@ def _join(places: list[Place]) -> None:
     joined = known[0] if known else Batch(function)
     for _, module, _, slot in places:
         joined.join(slot, module)
-    size = len(joined.present())
-    logger.info("%d parameters of %r, %s, are one batch", size, slot.function, slot.shape)
+    logger.info("%d parameters of %r, %s, are one batch", len(joined), slot.function, slot.shape)
 
 
 def _leave_out(qualified: str, reason: str) -> None:

@@ -84,7 +84,7 @@ def _row(module: nn.Module, name: str) -> Parameter:
         moved=moved,
         moved_percent=percent,
         update=slot.mode,
-        batch=None if slot.batch is None else len(slot.batch.present()),
+        batch=None if slot.batch is None else len(slot.batch),
         evaluations=slot.counts.evaluations,
         decay_target=target,
     )
