@@ -23,6 +23,7 @@ class Mutant(NamedTuple):
 ENGINE = "tests/engine"
 SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkpoints.py"
 SKEW = "tests/numerics/test_skew_exponential.py"
+BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 MUTANTS = [
     Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
@@ -167,6 +168,15 @@ MUTANTS = [
     Mutant("the-not-finite-decide", "numerics/skew_exponential.py", "norms = norms.nan_to_num(0.0, 0.0)", "pass", SKEW),
     Mutant("lazy-conjugation", "numerics/kernel.py", "return x.mH.resolve_conj()", "return x.mH", SKEW),
     Mutant("a-norm-frozen-into-a-graph", "numerics/kernel.py", "proxies.get_proxy_mode() is not None", "False", SKEW),
+    Mutant("batch-of-the-fresh", "attach/batch.py", "if reason and slot.untouched()", "if slot.untouched()", BATCH),
+    Mutant("batch-over-a-write", "attach/batch.py", "if reason and slot.untouched()", "if reason", BATCH),
+    Mutant("batch-of-two-kinds", "attach/batch.py", "alias.dtype == kind.dtype", "True", BATCH),
+    Mutant("batch-spoilt-by-one", "attach/batch.py", "except Exception:", "except ImportError:", BATCH),
+    Mutant("copies-in-no-batch", "attach/classes.py", "slot.batch.join(slot, self)", "pass", BATCH),
+    Mutant("zeros-for-the-unused", "attach/stacked.py", "None if g is None else v for", "v for", BATCH),
+    Mutant("zeros-at-higher-orders", "attach/stacked.py", "v if part in live else None", "v", BATCH),
+    Mutant("late-backward-of-a-batch", "attach/stacked.py", "leaf._version != version and", "False and", BATCH),
+    Mutant("hooks-of-the-unused", "core/tensors.py", "None if grad is None else hook(grad)", "hook(grad)", BATCH),
     Mutant("histories-after-fused", "core/optimizers.py",
            "if p._version == version:", "if False:", "tests/fuzz"),
     Mutant("histories-of-orders", "core/pullback.py", "if not torch.is_grad_enabled():\n",

@@ -54,7 +54,9 @@ class Batch:
         """Members that are still registered in their modules, with the names they have there."""
         for held, home, name in list(self.members.values()):
             slot, module = held(), home()
-            if slot is not None and slot.batch is self and _holds(module, name, slot):
+            if slot is None or module is None or slot.batch is not self:
+                continue
+            if _holds(module, name, slot):
                 yield slot, module, name
 
     def __len__(self) -> int:
