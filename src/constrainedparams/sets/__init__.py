@@ -13,6 +13,7 @@ from .correlation import Correlation
 from .correlation_cholesky import CorrelationCholesky
 from .density_matrix import DensityMatrix
 from .diagonal import Diagonal
+from .doubly_stochastic import DoublyStochastic
 from .fixed_entries import FixedEntries
 from .fixed_rank import FixedRank
 from .fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
@@ -68,6 +69,7 @@ __all__ = [
     "CorrelationCholesky",
     "DensityMatrix",
     "Diagonal",
+    "DoublyStochastic",
     "FixedEntries",
     "FixedRank",
     "FixedRankPositiveSemidefinite",
