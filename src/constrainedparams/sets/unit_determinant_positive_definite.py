@@ -63,14 +63,20 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         l, slack, n = d.factor(x), self._slack(x), max(x.shape[-1], 1)
+        # y does not depend on the scale of L; without it the logarithms below are small.
+        scale = torch.diagonal(l.detach(), dim1=-2, dim2=-1).real.log().mean(-1).exp()
+        l = l / scale[..., None, None]
         root = length(l).unsqueeze(-1)
         # log det(C + slack I) of C = L L^H with unit diagonal, by way of I + L L^H / slack: a
         # factorisation of the matrix itself would lose the digits of its small eigenvalues.
         k = contraction(precise(l / root).mH / slack**0.5)[1]
         logs = (slack**0.5 * root.squeeze(-1) * torch.diagonal(k, dim1=-2, dim2=-1).real).log()
         mean = 2 * logs.sum(-1) / n
-        scale = torch.exp(-mean).to(root.dtype)[..., None, None]
-        return scale * d.gram(l) * (1 + slack * d.identity_like(x))
+        return (
+            torch.exp(-mean).to(root.dtype)[..., None, None]
+            * d.gram(l)
+            * (1 + slack * d.identity_like(x))
+        )
 
     def _spectrum(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """diag(h), eigenvalues and vectors of the correlation matrix of h, and log det h."""
