@@ -179,6 +179,12 @@ FUNCTIONS = {
     "dims": (lambda: cp.Sphere(dim=(0, 2)), (3, 2, 2)),
     "all dims": (lambda: cp.Sphere(dim=None), (3, 4)),
     "last dim": (lambda: cp.Sphere(dim=-2), (3, 4)),
+    "x longer than y": (lambda: cp.MagnitudeDirection(dim=0), (3, 4)),
+    "x longer, all dims": (lambda: cp.Ball(2.0, 1, closed=True, dim=None), (3, 4)),
+    "dims one by one": (lambda: cp.SumToZero(dim=(0, 1)), (3, 4)),
+    "dims together": (lambda: cp.SumToZero(dim=None, joint=True), (3, 4)),
+    "a mask": (lambda: cp.FixedEntries([True, False, False, True], 2.0), (3, 4)),
+    "blocks": (lambda: cp.BlockDiagonal(2, cp.Orthogonal()), (4, 4)),
 }
 
 

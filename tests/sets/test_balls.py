@@ -9,8 +9,14 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from constrainedparams import Ball, MagnitudeDirection, Parametrized, register_constrained_parameter
-from constrainedparams.errors import DtypeError, OptionError, ShapeError
+from constrainedparams import (
+    Ball,
+    MagnitudeDirection,
+    Parametrized,
+    SumToZero,
+    register_constrained_parameter,
+)
+from constrainedparams.errors import DtypeError, OptionError, RegistrationError, ShapeError
 
 double = {"dtype": torch.float64}
 NORMS = [1, 2, math.inf]
@@ -178,6 +184,14 @@ def test_weight_norm_trains_as_that_of_torch(layer, dim):
     (layer.weight * target).sum().backward()
     optimizer.step()
     assert torch.allclose(layer.weight.detach(), expected, rtol=1e-12)
+
+
+def test_a_convolution_is_told_to_say_which_axes():
+    for constraint in (MagnitudeDirection(), Ball(), SumToZero()):
+        with pytest.raises(
+            RegistrationError, match=r"dim=\(1, 2, 3\) for one vector for each filter"
+        ):
+            register_constrained_parameter(nn.Conv2d(2, 3, 3), "weight", constraint)
 
 
 def test_the_packing_is_as_documented():

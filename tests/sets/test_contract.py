@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from constrainedparams import Interval, NonNegative, Orthogonal, PositiveDefinite, Sphere
+from constrainedparams import (
+    AffineSubspace,
+    Interval,
+    NonNegative,
+    Orthogonal,
+    PositiveDefinite,
+    Sphere,
+)
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
 
 
@@ -216,3 +223,34 @@ def test_dim_is_part_of_the_value_of_a_set():
     assert Sphere(dim=[0, 1]) == Sphere(dim=(0, 1)) != Sphere(dim=(1, 0))
     assert repr(Sphere(2.0, dim=[0, 1])) == "Sphere(radius=2.0, dim=(0, 1))"
     assert repr(Sphere(dim=None)) == "Sphere(dim=None)"
+
+
+def test_compiled_graphs_hold_constants_and_notice_other_ones():
+    compiled = torch.compile(
+        lambda constraint, x: constraint(x), fullgraph=True, backend="aot_eager"
+    )
+    x = torch.randn(3, 2)
+    low = torch.tensor([0.0, -1.0])
+    for constraint in (
+        Interval(low, low + 1),
+        Interval(low, low + 2),
+        Interval(low.clone(), low + 1),
+        AffineSubspace([[1.0, 2.0]], [3.0]),
+        AffineSubspace([[2.0, 1.0]], [3.0]),
+    ):
+        assert torch.equal(compiled(constraint, x), constraint(x))
+
+
+def test_a_large_constant_is_compiled_as_one():
+    many = AffineSubspace(torch.randn(50, 200))
+    names = []
+
+    def backend(graph, inputs):
+        names.extend(node.name for node in graph.graph.nodes)
+        return graph.forward
+
+    x = torch.randn(200)
+    torch.compiler.reset()
+    y = torch.compile(many.forward, fullgraph=True, backend=backend)(x)
+    assert torch.equal(y, many(x))
+    assert len(names) < 60  # its 10,000 numbers are not among them

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DtypeError, OptionError
+from . import baked
 
 __all__ = ["Constant", "as_constant", "as_tensor", "broadcasts"]
 
@@ -37,8 +38,10 @@ class Constant:
             wide = torch.complex128 if tensor.is_complex() else torch.float64
             tensor = tensor.to(wide) + 0
         self.value = tensor.clone().contiguous()
-        self._numbers = self.value.tolist()
-        self._hash = hash((tuple(tensor.shape), tensor.dtype, self.value.numpy().tobytes()))
+        kind = f"{tuple(tensor.shape)} {tensor.dtype} ".encode()
+        self._digest = hashlib.sha256(kind + self.value.numpy().tobytes()).hexdigest()
+        self._hash = hash(self._digest)
+        self._numbers = baked.numbers_of(self._digest, self.value.tolist())
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
@@ -52,8 +55,11 @@ class Constant:
                 f"the set has a complex constant and got {x.dtype}; expected a complex tensor. "
                 "Cast it first, for example with `.to(torch.complex64)`, or take a real constant."
             )
-        if torch.compiler.is_compiling():  # from numbers: a compiler refuses tensors it has not met
-            return torch.tensor(self._numbers, dtype=x.dtype, device=x.device)
+        if torch.compiler.is_dynamo_compiling():
+            opaque: Tensor = baked.tensor(self._digest, x)
+            return opaque
+        if torch.compiler.is_compiling():  # from numbers: tracing refuses tensors it has not met
+            return torch.tensor(self._numbers.entries, dtype=x.dtype, device=x.device)
         key = (x.device, x.dtype)
         if key not in self._made:
             # A fresh thread has no torch.func transform, no dispatch mode and no inference mode:
@@ -73,10 +79,10 @@ class Constant:
 
     def __repr__(self) -> str:
         if self.value.numel() <= _SHOWN:
-            return repr(self._numbers)
+            return repr(self._numbers.entries)
         size = f"{self.value.abs().min():.3g} to {self.value.abs().max():.3g}"
-        digest = hashlib.sha256(self.value.numpy().tobytes()).hexdigest()[:8]
-        return f"tensor(shape={tuple(self.value.shape)}, sizes {size}, sha256 {digest})"
+        shape = tuple(self.value.shape)
+        return f"tensor(shape={shape}, sizes {size}, sha256 {self._digest[:8]})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Constant, (self.value,)

@@ -13,7 +13,7 @@ from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionErr
 from .constants import as_constant
 from .views import BATCH, Axes, Dim, Folded, Moved, Sizes, View, frozen_dim, frozen_sizes
 
-__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square"]
+__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square", "takes_dim"]
 
 Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
@@ -41,6 +41,11 @@ def raised(t: Tensor) -> Tensor:
 def not_square(shape: Shape, remedy: str) -> str | None:
     """What :meth:`Constraint._check` says of matrices that are not square, None of others."""
     return None if shape[-2] == shape[-1] else f"expected square matrices. {remedy}"
+
+
+def takes_dim(constraint: "Constraint") -> bool:
+    """Whether the set has the option ``dim``: the axes of the tensor that it reads."""
+    return any(option.name == "dim" for option in fields(constraint))
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,10 +182,13 @@ class Constraint(ABC):
 
     @final
     def log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
-        """log |det df/dx| over the coordinates that f reads, one number for each element in y.
+        """log |det df/dx|, one number for each element in y.
+
+        Over the numbers of x that f reads, and as many of y: all entries, or the free ones of a
+        set that fixes the others (a triangle of symmetric matrices, the entries that are not 0).
 
         Raises:
-            ConstraintError: f is not one-to-one onto an open set, so there is none.
+            ConstraintError: f is not one-to-one onto an open set of these, so there is none.
         """
         wide, known = self._inputs(x, state)
         with without_autocast(x.device):
