@@ -8,7 +8,7 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
     # torch calls its own deprecated functions on the first compilation or forward-mode derivative
     for name in ("script", "script_method", "interface"):
-        ignored = f"ignore:.torch.jit.{name}. is deprecated:DeprecationWarning"
+        ignored = f"ignore:.torch.jit.{name}. is deprecated"  # a FutureWarning from torch 2.15 on
         config.addinivalue_line("filterwarnings", ignored)
     # Dynamo makes an instance of every autograd.Function that it traces
     ignored = (

@@ -165,7 +165,7 @@ def test_hessian(layer):
     equal(hessian(loss)(x), hessian(lambda p: inline(p, inputs).sin().sum())(x), **LOOSE)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
 def test_jit_trace(layer):
     """The traced function computes f: it follows x."""
     inputs = torch.rand(2, 4)
