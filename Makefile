@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: docs demo test test-all test-ecosystem events fuzz lint format mutants bench-engine bench-kernels clean
+.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -27,6 +27,12 @@ test-all: $(VENV)/.all
 test-ecosystem: $(VENV)-ecosystem/.installed
 	cd tests && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 ../$(VENV)-ecosystem/bin/python -P -m pytest \
 	  -c ../pyproject.toml --rootdir .. -q $(ARGS) events/ecosystem
+
+# The suite on the oldest torch that pyproject.toml declares and on the newest there is, each in an
+# environment of its own, on the CPU: CUDA libraries are not fetched (tests/versions/install.py).
+FLOOR := torch==$(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+test-floor test-latest: test-%: $(VENV)-%/.torch
+	cd tests && OMP_NUM_THREADS=1 ../$(VENV)-$*/bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
 
 # Writes docs/events.md from the tables under tests/events.
 events: $(VENV)/.dev
@@ -88,6 +94,15 @@ $(VENV)-ecosystem/.installed: build/wheel/.built constraints.txt
 	$(VENV)-ecosystem/bin/python -m pip install --quiet --constraint constraints.txt \
 	  "$$(echo build/wheel/*.whl)[ecosystem]"
 	$(VENV)-ecosystem/bin/python -m pip install --quiet --force-reinstall --no-deps build/wheel/*.whl
+	@touch $@
+
+$(VENV)-floor/.torch: VERSION = $(FLOOR)
+$(VENV)-latest/.torch: VERSION = torch
+$(VENV)-floor/.torch $(VENV)-latest/.torch: build/wheel/.built constraints.txt tests/versions/install.py
+	$(PYTHON) -m venv --clear $(@D)
+	grep -v '^torch==' constraints.txt > $(@D)/constraints.txt
+	PIP_CONSTRAINT=$(@D)/constraints.txt $(@D)/bin/python tests/versions/install.py "$(VERSION)"
+	PIP_CONSTRAINT=$(@D)/constraints.txt $(@D)/bin/python -m pip install --quiet "$$(echo build/wheel/*.whl)[dev]"
 	@touch $@
 
 # The wheel with its extra of that name: .demo what the demo needs, .dev everything but what

@@ -46,6 +46,22 @@ def layer(request):
     assert_fresh(layer, tanh_exp)
 
 
+def fake_mode_takes_subclasses():
+    """torch 2.10 does not, torch 2.13 does; asked of a class that is none of ours."""
+
+    class Other(nn.Parameter):
+        __torch_function__ = torch._C._disabled_torch_function_impl
+
+    x = nn.Parameter(torch.zeros(1))
+    x.__class__ = Other
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.tanh(x)
+        except TypeError:
+            return False
+    return True
+
+
 def inline(x, inputs):
     return inputs @ tanh_exp(x).t()
 
@@ -190,6 +206,11 @@ def test_make_fx_over_the_module(layer):
     equal(traced(inputs), inline(layer._weight_unconstrained, inputs))
 
 
+@pytest.mark.xfail(
+    not fake_mode_takes_subclasses(),
+    reason="this torch refuses every subclass of nn.Parameter under a FakeTensorMode entered by hand",
+    raises=TypeError,
+)
 def test_fake_tensor_mode(layer):
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         out = layer(mode.from_tensor(torch.rand(2, 4)))

@@ -1,8 +1,8 @@
 """Install a version of torch for tests on the CPU, whatever build the registry serves.
 
-``python install.py [torch==VERSION]``, by the python of an environment made for it. Where the build is
-linked to CUDA libraries these are not fetched (3 GB): empty stand-ins let it load, and it finds no
-device. That takes a C compiler and binutils, as ``torch.compile`` does.
+``python install.py torch==VERSION`` (or ``torch``: the newest), by the python of an environment made for
+it. Where the build is linked to CUDA libraries these are not fetched (3 GB): empty stand-ins let it
+load, and it finds no device. That takes a C compiler and binutils.
 """
 
 import re
@@ -12,7 +12,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-GPU = re.compile(r"(nvidia|cuda|triton|pytorch-triton)\b")
+GPU = re.compile(r"Requires-Dist: (nvidia|cuda|triton|pytorch-triton)")
 PIP = (sys.executable, "-m", "pip", "install", "--quiet")
 NO_DEVICE = 100  # what cudaGetDeviceCount answers where there is none
 
@@ -68,13 +68,25 @@ def fill_in():
     return missing
 
 
-def main(requirement="torch"):
+def forget_gpu():
+    """Later calls of pip shall not fetch what the stand-ins stand for."""
+    path = Path(metadata.distribution("torch").locate_file("")) / metadata_folder() / "METADATA"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not GPU.match(line)))
+
+
+def metadata_folder():
+    (folder,) = {p.parts[0] for p in metadata.files("torch") or () if p.name == "METADATA"}
+    return folder
+
+
+def main(requirement):
     subprocess.run([*PIP, "--no-deps", requirement], check=True)
-    plain = [r for r in metadata.requires("torch") if "extra ==" not in r and not GPU.match(r)]
-    subprocess.run([*PIP, *plain], check=True)
     missing = fill_in()
-    version = output(sys.executable, "-c", "import torch; print(torch.__version__)").strip()
-    print(f"torch {version}" + (f", with stand-ins for {', '.join(missing)}" if missing else ""))
+    if missing:
+        forget_gpu()
+    named = f", with stand-ins for {', '.join(missing)}" if missing else ""
+    print(f"torch {metadata.version('torch')}{named}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The limits are what the page says, and each remedy works: those that no other test shows."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import constrainedparams as cp
+
+
+def tanh_layer(f=torch.tanh):
+    return cp.register_constrained_parameter(nn.Linear(3, 3), "weight", f)
+
+
+def through_numpy(y):
+    y.detach().numpy()[0] = 7.0
+
+
+def through_a_view(y):
+    y[0].data.fill_(7.0)
+
+
+@pytest.mark.parametrize("write", [through_numpy, through_a_view])
+def test_a_write_to_y_that_is_not_seen(write):
+    """It reaches what was handed out and neither x nor f: telling makes y anew."""
+    layer = tanh_layer()
+    write(layer.weight)
+    assert layer.weight[0].tolist() == [7.0] * 3
+    layer.weight.updated()
+    assert_close(layer.weight.detach().clone(), layer._weight_unconstrained.detach().tanh())
+
+
+def test_what_a_closure_reads_is_announced():
+    scale = torch.tensor(1.0)
+    layer = tanh_layer(lambda x: torch.tanh(scale * x))
+    before = layer.weight
+    scale.fill_(2.0)
+    assert layer.weight is before
+    layer.weight.updated()
+    x = layer._weight_unconstrained.detach()
+    assert_close(layer.weight.detach().clone(), torch.tanh(2 * x))
+
+
+def test_names_of_parameters():
+    layer = tanh_layer()
+    names = [name for name, _ in layer.named_parameters()]
+    assert names == ["_weight_unconstrained", "bias"]
+    groups = cp.parameter_groups(layer, weight_decay=0.1)
+    decayed = [g for g in groups if g["weight_decay"]]
+    assert [name for g in decayed for name, _ in g["params"]] == ["bias"]
