@@ -33,7 +33,9 @@ def symbols(libraries):
             else:
                 given.add(base)
     ours = re.compile(r"_*(cu|nv|nccl)")
-    return {name: version for name, version in wanted.items() if name not in given and ours.match(name)}
+    return {
+        name: version for name, version in wanted.items() if name not in given and ours.match(name)
+    }
 
 
 def stand_in(names, path):
@@ -59,7 +61,9 @@ def fill_in():
     needed = {
         name
         for path in libraries
-        for name in re.findall(r"\(NEEDED\).*\[(lib(?:cu|nv|nccl).+)\]", output("readelf", "-d", str(path)))
+        for name in re.findall(
+            r"\(NEEDED\).*\[(lib(?:cu|nv|nccl).+)\]", output("readelf", "-d", str(path))
+        )
     }
     missing = sorted(name for name in needed if not (folder / name).exists())
     names = symbols(libraries) if missing else {}
