@@ -31,8 +31,10 @@ test-ecosystem: $(VENV)-ecosystem/.installed
 # The suite on the oldest torch that pyproject.toml declares and on the newest there is, each in an
 # environment of its own, on the CPU: CUDA libraries are not fetched (tests/versions/install.py).
 FLOOR := torch==$(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-test-floor test-latest: test-%: $(VENV)-%/.torch
-	cd tests && OMP_NUM_THREADS=1 ../$(VENV)-$*/bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
+test-floor: $(VENV)-floor/.torch
+test-latest: $(VENV)-latest/.torch
+test-floor test-latest:
+	cd tests && OMP_NUM_THREADS=1 ../$(VENV)-$(@:test-%=%)/bin/python -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) $(ARGS) .
 
 # Writes docs/events.md from the tables under tests/events.
 events: $(VENV)/.dev
