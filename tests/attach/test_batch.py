@@ -452,6 +452,17 @@ def stale_and_written(model):
     return model
 
 
+def stale_and_written_itself(model):
+    with torch.no_grad():
+        model.layers[2].weight.mul_(2)
+        change(model)
+        for i in (0, 1, 3):
+            _ = model.layers[i].weight
+    with pytest.raises(cp.ConstraintViolation, match="both"):
+        _ = model.layers[2].weight
+    return model
+
+
 def former_y_kept(model):
     held = [layer.weight for layer in model.layers]
     change(model)
@@ -548,6 +559,7 @@ EVENTS = {
     "a write to y": written,
     "a refused write to y": refused,
     "a write to a y and others stale": stale_and_written,
+    "a write to a y and all stale": stale_and_written_itself,
     "a former y held": former_y_kept,
     "another x": replaced,
     "the base of one": lambda m: (m.layers[1]._weight_base.copy_(torch.eye(3)), m)[1],

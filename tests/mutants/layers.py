@@ -27,6 +27,7 @@ LAYERS = {
     "version of x": [
         Edit(CLASSES, "key.alias._version == key.version", "True"),
         Edit(KEY, "and self.alias._version == self.version", ""),
+        Edit(KEY, "return self.alias._version != self.version", "return False"),
     ],
     "memory of x": [
         Edit(CLASSES, "and x.data_ptr() == key.pointer", ""),
