@@ -129,7 +129,7 @@ class Constraint(ABC):
         """
         wide, known = self._inputs(x, state)
         with without_autocast(x.device):
-            y = self._forward(wide, **known)
+            y = self._forward(wide, **known).resolve_conj()
         return self._round(self._write(y, self._constrained_shape(tuple(x.shape))), x.dtype)
 
     __call__ = forward
@@ -162,11 +162,13 @@ class Constraint(ABC):
             found = self._right_inverse(value)
         x, state = found if isinstance(found, tuple) else (found, {})
         x = self._write_x(x, self.unconstrained_shape(shape), shape)
-        x = x.to(y.dtype).clone(memory_format=torch.contiguous_format)
+        x = x.to(y.dtype).resolve_conj().clone(memory_format=torch.contiguous_format)
         if not self.state_names:
             return x
         dtype = value.dtype
-        return x, {k: self._write(v, shape).to(dtype).contiguous() for k, v in state.items()}
+        return x, {
+            k: self._write(v, shape).to(dtype).resolve_conj().contiguous() for k, v in state.items()
+        }
 
     @final
     @torch.no_grad()
@@ -238,7 +240,8 @@ class Constraint(ABC):
             )
         with without_autocast(y.device):
             found = self._project(self._read(raised(y)))
-        return self._round(self._write(found, tuple(y.shape)), y.dtype).contiguous()
+        found = self._write(found, tuple(y.shape))
+        return self._round(found, y.dtype).resolve_conj().contiguous()
 
     @final
     @torch.no_grad()
@@ -257,7 +260,8 @@ class Constraint(ABC):
         model = torch.empty(0, dtype=wide, device=device)
         self._check_dtype(model)
         found = self._sample(self._matrix_shape(shape), model, generator)
-        return self._round(self._write(found, tuple(shape)), dtype).contiguous()
+        found = self._write(found, tuple(shape))
+        return self._round(found, dtype).resolve_conj().contiguous()
 
     @final
     def check_shape(self, shape: Shape | int) -> None:
