@@ -35,7 +35,7 @@ def by_loops(x, gap, first):
         (Ordered(descending=True, min_gap=0.3), 0.3, lambda v: -v, -1),
         (PositiveOrdered(), 0.0, lambda v: math.log1p(math.exp(v)), 1),
     ],
-    ids=repr,
+    ids=["ordered", "with a gap", "descending", "positive"],
 )
 def test_the_map_step_by_step(constraint, gap, first, sign):
     x = torch.randn(7, **double)
