@@ -8,8 +8,10 @@ from constrainedparams import (
     Constraint,
     Grassmann,
     Invertible,
+    LowRank,
     Orthogonal,
     PositiveDefinite,
+    SpectralBall,
 )
 
 from .pairs import Step
@@ -57,6 +59,11 @@ CASES = (
     Case(EXP, (64, 32, 32), 45),
     Case(Grassmann(), (1024, 64)),
     Case(PositiveDefinite(), (512, 512), 4, "positive definite", counted=True),
+    Case(PositiveDefinite(map="exp"), (512, 512), 20),
+    Case(PositiveDefinite(0.0, 1.0), (512, 512)),
+    Case(SpectralBall(), (512, 512), 10, "spectral norm"),
+    Case(SpectralBall(), (1024, 64)),
+    Case(LowRank(16), (512, 512)),
     Case(Invertible(), (512, 512)),
 )
 QUICK = (Case(EXP, (64, 64), 1e3, ORTHONORMAL, counted=True), Case(CAYLEY, (48, 8)))
