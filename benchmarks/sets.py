@@ -36,20 +36,15 @@ def ties() -> None:
     x = 10 * torch.randn(1000, 6)
     for name, f in (("plain", plain_steps), ("Ordered()", Ordered())):
         tied = (f(x).diff(dim=-1) <= 0).any(-1)
-        print(
-            f"ordered vectors of 1000 with equal neighbours, x = 10 randn(6): {name} {tied.sum()}"
-        )
+        print(f"vectors of 1000 with equal neighbours, x = 10 randn(6): {name} {tied.sum()}")
 
 
 def bounds() -> None:
     x = torch.linspace(-30, 30, 1001).bfloat16()
-    for name, y in (
-        ("plain", torch.sigmoid(x.float()).bfloat16()),
-        ("ours", Interval(0.0, 1.0)(x)),
-    ):
-        print(
-            f"bfloat16 numbers of 1001 at a bound of (0, 1): {name} {((y <= 0) | (y >= 1)).sum()}"
-        )
+    rounded = torch.sigmoid(x.float()).bfloat16()
+    for name, y in (("plain", rounded), ("Interval", Interval(0.0, 1.0)(x))):
+        reached = ((y <= 0) | (y >= 1)).sum()
+        print(f"bfloat16 numbers of 1001 at a bound of (0, 1): {name} {reached}")
 
 
 def means() -> None:
@@ -71,12 +66,10 @@ def conditions() -> None:
 
 def costs() -> None:
     x, square = torch.randn(1024), torch.randn(256, 256)
-    steps = microseconds(lambda: plain_steps(x))
-    print(
-        f"Ordered() over its plain formula, n = 1024: {microseconds(lambda: Ordered()(x)) / steps:.1f}"
-    )
-    mean = microseconds(lambda: x - x.mean())
-    print(f"SumToZero() over x - mean, n = 1024: {microseconds(lambda: SumToZero()(x)) / mean:.1f}")
+    steps, ordered = microseconds(lambda: plain_steps(x)), microseconds(lambda: Ordered()(x))
+    print(f"Ordered() over its plain formula, n = 1024: {ordered / steps:.1f}")
+    mean, centred = microseconds(lambda: x - x.mean()), microseconds(lambda: SumToZero()(x))
+    print(f"SumToZero() over x - mean, n = 1024: {centred / mean:.1f}")
     product = microseconds(lambda: square @ square)
     for f in (Toeplitz(), Symmetric()):
         print(f"{f} over a product, n = 256: {microseconds(lambda f=f: f(square)) / product:.1f}")
