@@ -382,6 +382,21 @@ def test_deferral_of_some_and_sums_that_are_missing():
     check(model)
 
 
+@pytest.mark.parametrize("how", ["grad", "inputs"])
+def test_sums_that_a_partial_backward_would_lose(how):
+    model = net()
+    want = naive(model)[2]
+    x = xs_of(model)[0]
+    with cp.deferred_pullback(model):
+        model().backward()
+    with pytest.raises(cp.PendingGradients, match="would be lost"):
+        _ = torch.autograd.grad(model(), x) if how == "grad" else model().backward(inputs=[x])
+    model().backward()
+    for x, grad in zip(xs_of(model), want, strict=True):
+        assert_close(x.grad, 2 * grad, **CLOSE)
+    check(model)
+
+
 # Events --------------------------------------------------------------------------------------
 def train(model, optimizer=None, steps=2):
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.05)

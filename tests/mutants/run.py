@@ -176,6 +176,7 @@ MUTANTS = [
     Mutant("zeros-for-the-unused", "attach/stacked.py", "None if g is None else v for", "v for", BATCH),
     Mutant("zeros-at-higher-orders", "attach/stacked.py", "v if part in live else None", "v", BATCH),
     Mutant("late-backward-of-a-batch", "attach/stacked.py", "leaf._version != version and", "False and", BATCH),
+    Mutant("sums-passed-by", "attach/stacked.py", "if folds and not", "if False and not", BATCH),
     Mutant("hooks-of-the-unused", "core/tensors.py", "None if grad is None else hook(grad)", "hook(grad)", BATCH),
     Mutant("histories-after-fused", "core/optimizers.py",
            "if p._version == version:", "if False:", "tests/fuzz"),

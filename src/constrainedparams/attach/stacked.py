@@ -9,6 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from ..core import private
 from ..core.pullback import Gradients, Graph
+from ..errors import PendingGradients
 from ..sets.contract import without_autocast
 
 
@@ -29,6 +30,25 @@ class Stacked:
         self.versions = [leaf._version for leaf in leaves]
         self.watchers = watchers
         self.pending: dict[int, Tensor] = {}
+
+    def pulled(self, grads: Gradients, node: Any) -> Gradients:
+        """As of a Graph; a sum waits until a gradient of its own y comes in."""
+        slots = [watcher() for watcher in self.watchers]
+        for i in self.pending:
+            slot = slots[i]
+            folds = slot is not None and not slot.deferring and grads[i] is not None
+            if folds and not _reaches(node.next_functions[i][0]):
+                raise PendingGradients(
+                    f"the gradients of `{slot.name}` collected by deferred_pullback would be lost: "
+                    "this backward passes by its x. Run `loss.backward()`, without `inputs=`, in "
+                    "place of it, or call `discard()`."
+                )
+        return tuple(
+            [
+                g if g is None or slot is None else slot.pull(self, i, g)
+                for i, (slot, g) in enumerate(zip(slots, grads, strict=True))
+            ]
+        )
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """As of a Graph: one derivative for all; what nobody used stays without a gradient."""
@@ -57,7 +77,7 @@ class Stacked:
 class Parts:
     """A derivative of a stack. ``of_outputs`` and ``of_leaves`` number them by slot."""
 
-    __slots__ = ("__weakref__", "graph", "leaves", "of_leaves", "of_outputs", "watchers")
+    __slots__ = ("graph", "leaves", "of_leaves", "of_outputs")
 
     def __init__(
         self,
@@ -69,7 +89,10 @@ class Parts:
         self.graph = Graph(outputs, leaves)
         self.leaves = leaves
         self.of_outputs, self.of_leaves = of_outputs, of_leaves
-        self.watchers: tuple[Any, ...] = ()
+
+    def pulled(self, grads: Gradients, _: Any) -> Gradients:
+        """As of a Graph: no slot waits for a derivative."""
+        return grads
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """As of a Graph, without the zeros of slots that nobody asked for."""
@@ -85,6 +108,14 @@ class Parts:
         of = [p for p, v in zip(self.of_leaves, result, strict=True) if v is not None]
         outputs = tuple(v for v in result if v is not None)
         return Parts(outputs, (*self.leaves, *own), of, [*self.of_leaves, *given])
+
+
+def _reaches(accumulator: Any) -> bool:
+    """Whether the backward that runs now fills the ``.grad`` behind it."""
+    try:
+        return bool(private.goes_on_to(accumulator))
+    except RuntimeError:  # within torch.autograd.grad
+        return False
 
 
 def _refuse_changed(leaves: Sequence[Tensor], versions: Sequence[int], grads: Gradients) -> None:

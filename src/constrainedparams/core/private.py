@@ -40,6 +40,7 @@ _top_hooks = _probe(torch, "_C._autograd._top_saved_tensors_default_hooks", None
 _pop_hooks = _probe(torch, "_C._autograd._pop_saved_tensors_default_hooks", None)
 _push_hooks = _probe(torch, "_C._autograd._push_saved_tensors_default_hooks", None)
 tracing_context = _probe(torch, "_guards.TracingContext.try_get", lambda: None)
+goes_on_to = _probe(torch, "_C._will_engine_execute_node", lambda _: True)
 _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # for speed alone
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 

@@ -18,8 +18,7 @@ class Graph:
 
     The leaves are detached aliases of the parameters: hooks on the parameters, reducers and
     clipping see one total after the node, not the parts inside. No backward frees it. Of the
-    outputs it keeps where they stand in the graph, not their values. The graph of many slots at
-    once is in attach/stacked.
+    outputs it keeps where they stand in the graph, not their values. Of many slots: attach/stacked.
     """
 
     __slots__ = ("__weakref__", "edges", "leaves", "pending", "watchers")
@@ -29,6 +28,11 @@ class Graph:
         self.leaves = leaves
         self.watchers = watchers  # for each output a weak reference to its slot; derivatives: none
         self.pending: dict[int, Tensor] = {}  # dL/dy held back by deferred_pullback, by output
+
+    def pulled(self, grads: Gradients, _: Any) -> Gradients:
+        """``grads``, of which the slot may hold something back, or add what it held."""
+        slot = self.watchers[0]() if self.watchers else None
+        return grads if slot is None else (slot.pull(self, 0, grads[0]),)
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
@@ -61,10 +65,7 @@ class Pullback(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         graph = ctx.graph
-        if graph.watchers:
-            slots = [watcher() for watcher in graph.watchers]
-            pairs = enumerate(zip(slots, grads, strict=True))
-            grads = tuple([g if s is None else s.pull(graph, i, g) for i, (s, g) in pairs])
+        grads = graph.pulled(grads, ctx)
         if not torch.is_grad_enabled():
             return (None, None, *graph.vjp(grads))
         return (None, None, *_differentiable(graph, ctx.inputs, grads))

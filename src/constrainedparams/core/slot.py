@@ -315,8 +315,6 @@ class Slot:
 
     def pull(self, graph: Any, place: int, grad: Tensor | None) -> Tensor | None:
         """Called by the node's backward: hold dL/dy back, or fold what was held back into it."""
-        if grad is None and len(graph.watchers) > 1:
-            return None  # this y was not used; the node runs for others
         if grad is not None and grad.is_sparse:
             grad = grad.to_dense()  # derivatives of maps are written for dense ones
         current = self.record is not None and self.record.graph is graph
