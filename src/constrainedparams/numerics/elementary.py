@@ -90,11 +90,11 @@ def angle(x: Tensor) -> Tensor:
 
 
 def determinant_sign(y: Tensor) -> Tensor:
-    """Sign of det y (real y); by the LU factorisation, as det y itself under- and overflows."""
+    """det y / |det y|; by the LU factorisation, as det y itself under- and overflows."""
     return torch.linalg.slogdet(precise(y))[0]
 
 
 def oriented(y: Tensor) -> Tensor:
-    """``y`` (real), its first column turned round where the determinant is negative."""
-    sign = determinant_sign(y).to(y.dtype)[..., None, None]
+    """``y``, its first column turned so that the determinant is positive."""
+    sign = determinant_sign(y).conj().to(y.dtype)[..., None, None]
     return torch.cat((sign * y[..., :1], y[..., 1:]), dim=-1)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elementary import precise, with_value
+from .elementary import determinant_sign, precise, with_value
 from .kernel import Kernel, is_traced
 from .polar import polar_factor
 from .skew import skew
@@ -16,6 +16,7 @@ __all__ = [
     "cayley",
     "cayley_from",
     "defect",
+    "determinant_gap",
     "exponential",
     "exponential_from",
     "first_columns",
@@ -27,7 +28,9 @@ __all__ = [
     "polished",
     "positive_qr",
     "rotation",
+    "special",
     "transport",
+    "without_phase",
 ]
 
 
@@ -75,14 +78,21 @@ def _cayley_square(x: Tensor, base: Tensor | None) -> Tensor:
 
 def exponential_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`exponential`, moved to ``base``, orthonormal to rounding."""
-    return moved(exponential(x), base)
+    return _placed(exponential(x), base)
 
 
 def cayley_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`cayley`, moved to ``base``, orthonormal to rounding."""
     if x.shape[-2] == x.shape[-1]:
         return polished(_cayley_square(x, base))
-    return moved(cayley_tall(x), base)
+    return _placed(cayley_tall(x), base)
+
+
+def _placed(z: Tensor, base: Tensor | None) -> Tensor:
+    """:func:`moved`, but for tall z in single precision: it comes rounded from the double one."""
+    if z.shape[-2] > z.shape[-1] and z.dtype in (torch.float32, torch.complex64):
+        return z if base is None else transport(base, z)
+    return moved(z, base)
 
 
 def transport(base: Tensor, z: Tensor) -> Tensor:
@@ -191,6 +201,44 @@ def rotation(y: Tensor) -> Tensor:
         ends[..., -1] = torch.linalg.det(u) * torch.linalg.det(vh)
         found = newton_schulz((u * ends.unsqueeze(-2)) @ vh)
         return torch.where(turned[..., None, None], found, near).to(y.dtype)
+
+
+def special(y: Tensor) -> Tensor:
+    """A near matrix with orthonormal columns and determinant 1 (no derivative), square.
+
+    Real: :func:`rotation`. Complex: the polar factor times the scalar that takes the smallest turn.
+    That is the nearest one for unitary y, where all angles count the same.
+    """
+    if not y.is_complex():
+        return rotation(y)
+    with torch.no_grad():
+        return without_phase(polar(precise(y))).to(y.dtype)
+
+
+def without_phase(y: Tensor) -> Tensor:
+    """Unitary ``y`` times the scalar nearest to 1 that makes the determinant 1.
+
+    For a determinant that is 1 but for rounding: the scalar is no part of the derivative. Real
+    ``y`` are left as they are.
+    """
+    if not y.is_complex() or y.shape[-1] == 0:
+        return y
+    value = y.detach()
+    turn = determinant_sign(value).angle() / y.shape[-1]
+    phase = torch.polar(torch.ones_like(turn), -turn).to(y.dtype)[..., None, None]
+    return with_value(y, value * phase)
+
+
+def determinant_gap(y: Tensor) -> Tensor:
+    """Distance from a unitary matrix with the direction of det y to the nearest one with det 1.
+
+    Real: 2 for a reflection. Complex, det y = r exp(i t): n^1/2 |exp(i t / n) - 1|.
+    """
+    direction = determinant_sign(y)
+    if not y.is_complex():
+        return 2.0 * (direction < 0)
+    n = max(y.shape[-1], 1)
+    return 2 * n**0.5 * (direction.angle() / (2 * n)).sin().abs()
 
 
 def positive_qr(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,11 +39,13 @@ from .positive_definite import PositiveDefinite
 from .positive_ordered import PositiveOrdered
 from .positive_semidefinite import PositiveSemidefinite
 from .rate_matrix import RateMatrix
+from .rotation3d import Rotation3D
 from .schur import Schur
 from .simplex import Simplex
 from .skew import Skew
 from .skew_hermitian import SkewHermitian
 from .special_orthogonal import SpecialOrthogonal
+from .special_unitary import SpecialUnitary
 from .spectral_ball import SpectralBall
 from .spectral_sphere import SpectralSphere
 from .sphere import Sphere
@@ -53,6 +55,7 @@ from .symmetric import Symmetric
 from .toeplitz import Toeplitz
 from .traceless import Traceless
 from .unit_determinant_positive_definite import UnitDeterminantPositiveDefinite
+from .unitary import Unitary
 from .upper_triangular import UpperTriangular
 
 __all__ = [
@@ -95,11 +98,13 @@ __all__ = [
     "PositiveOrdered",
     "PositiveSemidefinite",
     "RateMatrix",
+    "Rotation3D",
     "Schur",
     "Simplex",
     "Skew",
     "SkewHermitian",
     "SpecialOrthogonal",
+    "SpecialUnitary",
     "SpectralBall",
     "SpectralSphere",
     "Sphere",
@@ -109,5 +114,6 @@ __all__ = [
     "Toeplitz",
     "Traceless",
     "UnitDeterminantPositiveDefinite",
+    "Unitary",
     "UpperTriangular",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import orthogonal as maps
-from ..numerics.elementary import determinant_sign, oriented
+from ..numerics.elementary import oriented
 from .contract import MatrixConstraint, Shape
 
 __all__ = ["Orthonormal"]
@@ -58,7 +58,8 @@ class Orthonormal(MatrixConstraint):
             return self._forward(x.mH, None if base is None else base.mH).mH
         if self.map == _POLAR:
             return maps.polar_factor(x)
-        return _MAPS[self.map](base, self._tangent(x))
+        y = _MAPS[self.map](base, self._tangent(x))
+        return maps.without_phase(y) if self.special else y
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         near = self._project(y)
@@ -70,12 +71,12 @@ class Orthonormal(MatrixConstraint):
     def _residual(self, y: Tensor) -> Tensor:
         y = y if y.shape[-2] >= y.shape[-1] else y.mH
         off = maps.defect(y)
-        if self.special:  # from a reflection to the nearest rotation it is 2
-            off = off + 2.0 * (determinant_sign(y) < 0)
+        if self.special:
+            off = off + maps.determinant_gap(y)
         return off.to(y.real.dtype)
 
     def _project(self, y: Tensor) -> Tensor:
-        nearest = maps.rotation if self.special else maps.polar
+        nearest = maps.special if self.special else maps.polar
         return nearest(y) if y.shape[-2] >= y.shape[-1] else nearest(y.mH).mH
 
     def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,8 +8,11 @@ from torch import Tensor
 from ...sets.grassmann import Grassmann
 from ...sets.orthogonal import Orthogonal
 from ...sets.orthonormal import Orthonormal
+from ...sets.rotation3d import Rotation3D
 from ...sets.special_orthogonal import SpecialOrthogonal
+from ...sets.special_unitary import SpecialUnitary
 from ...sets.stiefel import Stiefel
+from ...sets.unitary import Unitary
 from ..case import Case
 from .points import bump, half_turn, identity, reflection
 
@@ -48,6 +51,43 @@ def _flipped(y: Tensor) -> Tensor:
     return identity(y).flip(-2)
 
 
+def _other_phase(y: Tensor) -> Tensor:
+    """A first column that takes the determinant away from 1."""
+    turn = torch.tensor(0.6 + 0.8j if y.is_complex() else -1.0).to(y.dtype)
+    return torch.cat((turn * y[..., :1], y[..., 1:]), dim=-1)
+
+
+def _third_of_a_turn(y: Tensor) -> Tensor:
+    """Trace 0: a turn by 120 degrees, where the real part of the quaternion is not the largest."""
+    return identity(y).roll(1, -2)
+
+
+def _half_turn(y: Tensor) -> Tensor:
+    """A half turn about the third axis: its quaternion has no real part."""
+    return torch.diag_embed(torch.tensor([-1.0, -1.0, 1.0], dtype=y.dtype)).expand(y.shape).clone()
+
+
+def _rotation(constraint: Rotation3D, at_zero: Callable[[Tensor], Tensor]) -> Case:
+    return Case(
+        constraint,
+        (3, 3),
+        decay_target=at_zero,
+        near_misses={"one entry off": bump, "scaled by 1.001": lambda y: 1.001 * y, **_REFLECTION},
+        awkward={
+            "identity": identity,
+            "a third of a turn": _third_of_a_turn,
+            "half a turn": _half_turn,
+        },
+        bad_shapes=((2, 2), (3, 2), (4,), ()),
+    )
+
+
+def _columns_at_zero(y: Tensor) -> Tensor:
+    """(1, 1, 1), then what is left of the first axis, normalised."""
+    a, b, c = 3**-0.5, 6**-0.5, 2**-0.5
+    return torch.tensor([[a, 2 * b, 0.0], [a, -b, c], [a, -b, -c]], dtype=y.dtype)
+
+
 _REFLECTION: Points = {"determinant -1": reflection}
 _WIDE = ((2, 3), (4,), ())
 
@@ -68,6 +108,18 @@ ROWS: tuple[Case, ...] = (
     ),
     _case(SpecialOrthogonal(), (4, 4), near_misses=_REFLECTION, bad_shapes=((3, 2), (2, 3))),
     _case(SpecialOrthogonal("cayley"), (2, 2), near_misses=_REFLECTION, bad_shapes=((3, 2),)),
+    _case(Unitary(), (2, 2), bad_shapes=((3, 2), (2, 3), (4,))),
+    _case(Unitary("cayley"), (3, 3), bad_shapes=((3, 2),)),
+    _case(Unitary("polar"), (2, 2), bad_shapes=((3, 2),)),
+    _case(SpecialUnitary(), (2, 2), {"another phase": _other_phase}, bad_shapes=((3, 2), (4,))),
+    _case(
+        SpecialUnitary(view="(b i) j -> b i j", sizes={"b": 1}),
+        (3, 3),
+        {"another phase": _other_phase},
+        bad_shapes=((4,),),
+    ),
+    _rotation(Rotation3D(), _columns_at_zero),
+    _rotation(Rotation3D("quaternion"), _third_of_a_turn),
     _case(Stiefel(), (4, 2), bad_shapes=_WIDE),
     _case(Stiefel(), (3, 3), awkward=_REFLECTION, bad_shapes=_WIDE),
     _case(Stiefel("polar"), (5, 2), bad_shapes=_WIDE),
