@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .elementary import determinant_sign, precise, with_value
-from .kernel import Kernel, is_traced
+from .kernel import is_traced
 from .polar import polar_factor
 from .skew import skew
 from .skew_exponential import expm_skew
@@ -131,20 +131,38 @@ def polished(y: Tensor) -> Tensor:
     """
     if is_traced(y) or y.numel() == 0:
         return with_value(y, newton_schulz(y.detach(), 2))
-    return _POLISH(y)
+    polish: Tensor = _Polish.apply(y)
+    return polish
 
 
-def _polish(y: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-    missing = _missing(y)
-    once = y + 0.5 * (y @ missing)
-    # The step leaves 3/8 of the square of what is missing.
-    enough = y.device.type == "cpu" and not bool(
-        missing.abs().amax() > torch.finfo(y.dtype).eps ** 0.5 / y.shape[-1]
-    )
-    return (once if enough else newton_schulz(once)), ()
+class _Polish(torch.autograd.Function):
+    """The identity to autograd: unlike a kernel it keeps nothing for the way back."""
 
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        missing = _missing(y)
+        once = y + 0.5 * (y @ missing)
+        # The step leaves 3/8 of the square of what is missing.
+        enough = y.device.type == "cpu" and not bool(
+            missing.abs().amax() > torch.finfo(y.dtype).eps ** 0.5 / y.shape[-1]
+        )
+        return once if enough else newton_schulz(once)
 
-_POLISH = Kernel(_polish, lambda g, *_: (g,), lambda g, *_: (g,))
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: ARG004
+        return g
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # noqa: ARG004
+        return tangent.clone()
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], y: Tensor) -> tuple[Tensor, int]:  # noqa: ARG004
+        return _Polish.apply(y.movedim(in_dims[0], 0)), 0
 
 
 def _missing(y: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def raised(t: Tensor) -> Tensor:
     """``t`` in the dtype in which maps are computed (differentiably)."""
-    return t.to(torch.float32) if t.dtype in _LOW else t
+    wide = compute_dtype(t.dtype)
+    return t if t.dtype == wide else t.to(wide)
 
 
 def not_square(shape: Shape, remedy: str) -> str | None:
