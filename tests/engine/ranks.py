@@ -119,6 +119,39 @@ def scenario_ddp_deferred_through_the_wrapper(rank):
     return train(wrapped, functions, rank, MICRO, wrapped.no_sync, wrapped)
 
 
+def batched_history(rank, wrap, rows=mine):
+    """Four layers in one batch: the parameters after each step, and evaluations of each f."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(N, N) for _ in range(4)))
+    cp.register_constrained_parameters(model, {"*.weight": cp.Orthogonal()})
+    wrapped = wrap(cp.batch(model))
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    history = []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        wrapped(rows(batches(step)[0], rank)).sin().square().mean().backward()
+        optimizer.step()
+        ran = [counts.evaluations for counts in cp.statistics(model).values()]
+        history.append((state(model), ran))
+    return history
+
+
+def scenario_batched(rank):
+    """Under DDP, FSDP2 layer by layer and as a whole, and in one process."""
+
+    def sharded(model, parts):
+        for part in parts:
+            fully_shard(part, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        return model
+
+    return {
+        "ddp": batched_history(rank, DistributedDataParallel),
+        "fsdp, by layer": batched_history(rank, lambda m: sharded(m, [*m, m])),
+        "fsdp": batched_history(rank, lambda m: sharded(m, [m])),
+        "one process": batched_history(rank, lambda m: m, lambda batch, _: batch),
+    }
+
+
 def scenario_zero_optimizer(rank):
     """Each rank steps its own share and receives the rest in place, unseen by version counters."""
     from torch.distributed.optim import ZeroRedundancyOptimizer

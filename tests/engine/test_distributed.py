@@ -182,3 +182,12 @@ def test_fsdp1_with_original_parameters(results):
         assert ran == [[1, 1]] * ranks.STEPS
         for key in want:
             equal(got[key], want[key], **CLOSE)
+
+
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp, by layer", "fsdp"])
+def test_a_batch_trains_as_in_one_process(results, wrapper):
+    for found in of(results, "batched"):
+        for step, (got, want) in enumerate(zip(found[wrapper], found["one process"], strict=True)):
+            assert got[1] == want[1] == [step + 1] * 4
+            for key in want[0]:
+                equal(got[0][key], want[0][key], **CLOSE)
