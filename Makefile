@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels clean
+.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels pictures clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -75,6 +75,10 @@ bench-kernels: $(VENV)/.bench
 # Writes docs/sets.md anew from the sets and the rows that test them.
 docs: $(VENV)/.dev
 	$(PY) docs/make_sets.py > build/sets.md && mv build/sets.md docs/sets.md
+
+# The pictures of docs/how-to-choose.md.
+pictures: $(VENV)/.dev
+	$(PY) docs/pictures.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,9 +11,7 @@ import constrainedparams
 
 PREFIX = "constrainedparams."
 MODULES = ["constrainedparams"] + [
-    info.name
-    for info in pkgutil.walk_packages(constrainedparams.__path__, PREFIX)
-    if not info.name.startswith(PREFIX + "integrations")  # needs the system it serves
+    info.name for info in pkgutil.walk_packages(constrainedparams.__path__, PREFIX)
 ]
 WITHOUT_EXAMPLE = {"extend_nn_module"}  # it changes nn.Module for good; tested with the engine
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

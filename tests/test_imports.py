@@ -31,7 +31,7 @@ ALLOWED = {
     "tools": ("errors", "functions", "core", "attach", "sets", "tools"),
     "integrations": ("errors", "functions", "core", "attach", "sets", "tools", "integrations"),
     "testing": ("errors", "numerics", "sets", "core", "attach", "tools", "testing", ""),
-    "": ("errors", "attach", "sets", "tools"),
+    "": ("errors", "attach", "sets", "tools", "integrations"),  # those on demand
 }
 
 

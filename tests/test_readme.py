@@ -1,8 +1,10 @@
-"""The README is true: its code runs, prints what it says, and its commands exist."""
+"""README and docs are true: their code runs, prints what they say, and their commands exist."""
 
 import contextlib
 import io
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -10,36 +12,43 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [(kind, body, README[: m.start()].count("\n") + 2) for m in FENCE.finditer(README)
-          for kind, body in [m.groups()]]  # fmt: skip
-PYTHON = [pytest.param(body, line, id=f"line {line}") for kind, body, line in BLOCKS
-          if kind == "python"]  # fmt: skip
+PAGES = {
+    path.name: path.read_text()
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    if path.name != "recipes.md"  # a part of sets.md
+}
+BLOCKS = [(name, *m.groups(), text[: m.start()].count("\n") + 2)
+          for name, text in sorted(PAGES.items()) for m in FENCE.finditer(text)]  # fmt: skip
+PYTHON = [pytest.param(name, body, line, id=f"{name} line {line}")
+          for name, kind, body, line in BLOCKS if kind == "python"]  # fmt: skip
 PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 
 
 def test_every_block_says_what_it_is():
-    assert {kind for kind, _, _ in BLOCKS} <= {"python", "bash", "text"}
+    assert {kind for _, kind, _, _ in BLOCKS} <= {"python", "bash", "text"}
     assert len(PYTHON) >= 5
 
 
-@pytest.mark.parametrize(("body", "line"), PYTHON)
-def test_block_runs_alone_and_prints_its_comments(body, line):
-    code = compile("\n" * (line - 1) + body, str(ROOT / "README.md"), "exec")
+@pytest.mark.parametrize(("name", "body", "line"), PYTHON)
+def test_block_runs_alone_and_prints_its_comments(name, body, line, monkeypatch):
+    code = compile("\n" * (line - 1) + body, name, "exec")
+    page = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)  # a compiler asks where a function is from
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(code, {"__name__": "readme"})
+        exec(code, vars(page))
     assert out.getvalue().splitlines() == PRINTED.findall(body)
 
 
 def test_the_first_example_is_within_15_lines():
-    first = next(body for kind, body, _ in BLOCKS if kind == "python")
+    first = next(body for name, kind, body, _ in BLOCKS if (name, kind) == ("README.md", "python"))
     assert len(first.splitlines()) <= 15
     assert README.index(first) < 1500
 
 
 def test_the_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
-    commands = "\n".join(body for kind, body, _ in BLOCKS if kind == "bash")
+    commands = "\n".join(body for _, kind, body, _ in BLOCKS if kind == "bash")
     targets = re.findall(r"^make ([\w-]+)", commands, re.MULTILINE)
     assert {"demo", "test"} <= set(targets)
     for target in targets:
@@ -48,7 +57,9 @@ def test_the_commands_exist():
         assert (ROOT / path).exists(), path
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[name]):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (folder / target).exists(), target

@@ -10,6 +10,7 @@ from .elementary import inverse_softplus, precise, softplus
 
 __all__ = [
     "cholesky",
+    "cholesky_factors",
     "clip_eigenvalues",
     "definiteness",
     "factor",
@@ -50,6 +51,12 @@ def factor(x: Tensor, floor: float | None = None) -> Tensor:
     floor = _floor(x.dtype) if floor is None else floor
     diagonal = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + floor
     return x.tril(-1) + torch.diag_embed(diagonal)
+
+
+def cholesky_factors(l: Tensor) -> dict[str, Tensor]:
+    """L and log det(L L^H) by name, for a lower triangular L with a positive diagonal."""
+    logs = torch.diagonal(l, dim1=-2, dim2=-1).real.log()
+    return {"cholesky": l, "logdet": 2 * logs.sum(-1)}
 
 
 def factor_inverse(factor_: Tensor, dtype: torch.dtype, floor: float | None = None) -> Tensor:

@@ -23,10 +23,10 @@ _MARGIN = 1e-3
 class BoundedSingularValues(MatrixConstraint):
     """Matrices with all singular values in the open interval (a, b), 0 <= a < b.
 
-    The polar decomposition y = Q (a I + (b - a) C), without an SVD: Q = base exp(S) I_{n x k} with
+    The polar decomposition y = Q (a I + (b - a) C), without an SVD: Q = polar exp(S) I_{n x k} with
     the entries of x below the diagonal as in :class:`Orthogonal`, C = P (I + P)^-1, P = L L^H, with
     L^H = triu(x, 1) + diag(softplus(diag x)) as in :class:`PositiveDefinite`. Every entry of x is
-    read once (wide y: the conjugate transpose). The state ``base`` is the polar factor of the last
+    read once (wide y: the conjugate transpose). The state ``polar`` is the polar factor of the last
     y of ``right_inverse`` or ``retract``: its singular values are 1. With bounds near 1 y is almost
     orthogonal.
 
@@ -34,7 +34,7 @@ class BoundedSingularValues(MatrixConstraint):
         lower, upper: a and b, numbers.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
-    Shapes: (..., n, k); x and ``base`` have the shape of y. Dtypes: real, complex.
+    Shapes: (..., n, k); x and ``polar`` have the shape of y. Dtypes: real, complex.
     ``project`` clips singular values to a thousandth of b - a inside where one is off (nearest but
     for this margin). ``sample`` has Haar distributed singular vectors and singular values uniform
     in (a, b). The residual is how far a singular value over b is outside, less rounding.
@@ -53,12 +53,12 @@ class BoundedSingularValues(MatrixConstraint):
     lower: float
     upper: float
 
-    state_names: ClassVar[tuple[str, ...]] = ("base",)
+    state_names: ClassVar[tuple[str, ...]] = ("polar",)
     has_complex: ClassVar[bool] = True
     onto = property(lambda self: "the component of the start (square real), else the whole set")
     one_to_one = property(lambda self: False)
     smooth = property(lambda self: True)
-    decay_target = property(lambda self: "(a + (b - a) t/(1 + t)) base, t = ln(2)^2")
+    decay_target = property(lambda self: "(a + (b - a) t/(1 + t)) polar, t = ln(2)^2")
 
     def _check_options(self) -> None:
         known = all(
@@ -75,11 +75,11 @@ class BoundedSingularValues(MatrixConstraint):
         slack = 2 * self._tolerance(tuple(y.shape), y.dtype) * self.upper
         return self.lower + slack, self.upper - slack
 
-    def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def _forward(self, x: Tensor, polar: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if x.shape[-2] < x.shape[-1]:
-            return self._forward(x.mH, None if base is None else base.mH).mH
+            return self._forward(x.mH, None if polar is None else polar.mH).mH
         k, (low, high) = x.shape[-1], self._bounds(x)
-        start = None if base is None else maps.newton_schulz(base, 2)
+        start = None if polar is None else maps.newton_schulz(polar, 2)
         q = maps.exponential_from(start, x)
         c = d.gram(contraction(d.factor(x[..., :k, :].mH))[0])
         return low * q + (high - low) * (q @ c)
@@ -87,13 +87,13 @@ class BoundedSingularValues(MatrixConstraint):
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if y.shape[-2] < y.shape[-1]:
             x, state = self._right_inverse(y.mH)
-            return x.mH, {"base": state["base"].mH}
+            return x.mH, {"polar": state["polar"].mH}
         (n, k), (low, high) = y.shape[-2:], self._bounds(y)
         u, s, vh = torch.linalg.svd(precise(y), full_matrices=False)
         c = (vh.mH * ((s - low) / (high - low)).unsqueeze(-2)) @ vh
         reach = self._tolerance(tuple(y.shape), y.dtype) * self.upper / (high - low)
         x = d.factor_inverse(d.root_of_odds(d.hermitian(c), reach), y.dtype).mH
-        return torch.nn.functional.pad(x, (0, 0, 0, n - k)), {"base": maps.newton_schulz(u @ vh)}
+        return torch.nn.functional.pad(x, (0, 0, 0, n - k)), {"polar": maps.newton_schulz(u @ vh)}
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))

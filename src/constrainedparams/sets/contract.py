@@ -197,6 +197,26 @@ class Constraint(ABC):
         with without_autocast(x.device):
             return self._log_abs_det_jacobian(wide, **known).to(x.real.dtype)
 
+    @final
+    def factors(self, x: Tensor, **state: Tensor) -> dict[str, Tensor]:
+        """The matrices that f multiplies to y, by name: y is not factorised, x is read.
+
+        By their names y is, to rounding: ``cholesky`` cholesky^H, with cholesky lower triangular;
+        ``root`` root^H; ``q`` ``r``, with q orthonormal and r upper triangular; ``left``
+        ``right``; ``q`` ``core`` q^H; or ``left`` ``core`` right^H, with left and right
+        orthonormal. ``logdet`` is log |det y|, of batch shape. All can be differentiated in x.
+
+        Args:
+            x, state: as in :meth:`forward`; matrices come as ``view`` reads them.
+
+        Raises:
+            ConstraintError: f is no product.
+        """
+        wide, known = self._inputs(x, state)
+        with without_autocast(x.device):
+            found = self._factorization(wide, **known)
+        return {k: t.to(x.dtype if t.is_complex() else x.real.dtype) for k, t in found.items()}
+
     # the set ------------------------------------------------------------------------------------
 
     @final
@@ -374,6 +394,12 @@ class Constraint(ABC):
             "have one: Interval(a, b), Positive(), PositiveDefinite()."
         )
 
+    def _factorization(self, x: Tensor, **state: Tensor) -> dict[str, Tensor]:
+        raise ConstraintError(
+            f"{self!r} has no factors: its map is no product of matrices. Sets that have them: "
+            "PositiveDefinite(), Correlation(), Invertible(), LowRank(r)."
+        )
+
     def _unconstrained_shape(self, shape: Shape) -> Shape:
         return shape
 
@@ -455,8 +481,9 @@ class Constraint(ABC):
 
 # What no subclass may replace: the public methods carry the checks.
 _FINAL = {
-    "__call__", "check_shape", "contains", "dimension", "forward", "log_abs_det_jacobian",
-    "project", "residual", "retract", "right_inverse", "sample", "tolerance", "unconstrained_shape",
+    "__call__", "check_shape", "contains", "dimension", "factors", "forward",
+    "log_abs_det_jacobian", "project", "residual", "retract", "right_inverse", "sample",
+    "tolerance", "unconstrained_shape",
 }  # fmt: skip
 
 

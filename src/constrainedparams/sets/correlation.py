@@ -79,6 +79,10 @@ class Correlation(Factored):
         y = d.gram(self._rows(x))
         return c.with_unit_diagonal(y / (1 + self._slack(x)) if self.rank is None else y)
 
+    def _factorization(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        z = self._rows(x)
+        return d.cholesky_factors(z) if self.rank is None else {"root": z}
+
     def _right_inverse(self, y: Tensor) -> Tensor:
         if self.rank is not None:
             return s.square_root(y, self.rank, torch.finfo(y.dtype).eps)

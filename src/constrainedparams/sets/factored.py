@@ -67,6 +67,9 @@ class Factored(MatrixConstraint):
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return gram(self._rows(x))
 
+    def _factorization(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"root": self._rows(x)}
+
     def _right_inverse(self, y: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         return s.square_root(y, self.rank, torch.finfo(y.dtype).eps)
 

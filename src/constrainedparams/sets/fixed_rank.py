@@ -75,10 +75,17 @@ class FixedRank(MatrixConstraint):
     def _forward(  # type: ignore[override]
         self, x: Tensor, left: Tensor | None = None, right: Tensor | None = None
     ) -> Tensor:
+        parts = self._factorization(x, left, right)
+        return parts["left"] @ parts["core"] @ parts["right"].mH
+
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, left: Tensor | None = None, right: Tensor | None = None
+    ) -> dict[str, Tensor]:
         r = self.rank
         start = None if right is None else maps.newton_schulz(right[..., :r, :].mH, 2)
         v = maps.exponential_from(start, x[..., :r, :].mH)
-        return range_basis(left, x, r) @ core(x[..., :r, :r], self._slack(x)) @ v.mH
+        inner = core(x[..., :r, :r], self._slack(x))
+        return {"left": range_basis(left, x, r), "core": inner, "right": v}
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         (n, m), r = y.shape[-2:], self.rank

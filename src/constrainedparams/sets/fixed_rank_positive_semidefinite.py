@@ -22,10 +22,10 @@ _MARGIN = 1e-3
 class FixedRankPositiveSemidefinite(Factored):
     """Symmetric (complex: Hermitian) matrices with ``rank`` eigenvalues above 0, the others 0.
 
-    y = Q S Q^H: Q = exp([[0, -K^H], [K, 0]]) I_{n x r}, moved to base, the geodesic of
+    y = Q S Q^H: Q = exp([[0, -K^H], [K, 0]]) I_{n x r}, moved to ``left``, the geodesic of
     :class:`Grassmann` with K the rows of x from r on, and S = P + s tr(P) I with P = L L^H, L the
     factor of the upper r x r block of x as in :class:`PositiveDefinite`; s = 8 n^1/2 rounding units
-    keeps the rank of y for every x. Every number of x that is read counts once. The state ``base``
+    keeps the rank of y for every x. Every number of x that is read counts once. The state ``left``
     has a basis of the range of the last y of ``right_inverse`` or ``retract`` in its first r
     columns, and zeros in the others.
 
@@ -33,7 +33,7 @@ class FixedRankPositiveSemidefinite(Factored):
         rank: r, from 1 to n.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
-    Shapes: (..., n, n); x is (..., n, rank), as in :class:`PositiveSemidefinite`, and ``base`` has
+    Shapes: (..., n, n); x is (..., n, rank), as in :class:`PositiveSemidefinite`, and ``left`` has
     the shape of y. Dtypes: real, complex.
     ``right_inverse`` is the eigendecomposition. ``project`` keeps the ``rank`` largest eigenvalues,
     raised to a thousandth of the largest one (for y without positive eigenvalues to 0.001); nearest
@@ -55,24 +55,30 @@ class FixedRankPositiveSemidefinite(Factored):
 
     rank: int = field()  # required here
 
-    state_names: ClassVar[tuple[str, ...]] = ("base",)
+    state_names: ClassVar[tuple[str, ...]] = ("left",)
     smooth = property(lambda self: True)
-    decay_target = property(lambda self: "ln(2)^2 Q Q^H, Q Q^H the projector on the range of base")
+    decay_target = property(lambda self: "ln(2)^2 Q Q^H, Q Q^H the projector on the range of left")
 
     def _slack(self, y: Tensor, n: int) -> float:
         return 8 * n**0.5 * torch.finfo(y.dtype).eps
 
-    def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def _forward(self, x: Tensor, left: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        parts = self._factorization(x, left)
+        return hermitian(parts["q"] @ parts["core"] @ parts["q"].mH)
+
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, left: Tensor | None = None
+    ) -> dict[str, Tensor]:
         n, r = x.shape[-2:]
-        q = range_basis(base, x, r)
-        return hermitian(q @ core(x[..., :r, :], self._slack(x, n)) @ q.mH)
+        inner = core(x[..., :r, :], self._slack(x, n))
+        return {"q": range_basis(left, x, r), "core": inner}
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         n, r = y.shape[-1], self.rank
         e, u = torch.linalg.eigh(hermitian(precise(y)))
         top = core_inverse(e[..., -r:], self._slack(y, n), y)
-        base = torch.nn.functional.pad(u[..., -r:], (0, n - r))
-        return torch.nn.functional.pad(top, (0, 0, 0, n - r)), {"base": base}
+        left = torch.nn.functional.pad(u[..., -r:], (0, n - r))
+        return torch.nn.functional.pad(top, (0, 0, 0, n - r)), {"left": left}
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))

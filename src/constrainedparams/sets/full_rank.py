@@ -63,6 +63,15 @@ class FullRank(MatrixConstraint):
         slack = 6 * x.shape[-1] ** 0.5 * torch.finfo(x.dtype).eps
         return with_value(q @ r, q.detach() @ i.away_from_singular(r.detach(), slack))
 
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, base: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if x.shape[-2] < x.shape[-1]:
+            q, r = self._factors(x.mH, None if base is None else base.mH)
+            return {"left": r.mH, "right": q.mH}
+        q, r = self._factors(x, base)
+        return {"q": q, "r": r}
+
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if y.shape[-2] < y.shape[-1]:
             x, state = self._right_inverse(y.mH)

@@ -92,6 +92,12 @@ class Invertible(MatrixConstraint):
         slack = 6 * x.shape[-1] ** 0.5 * torch.finfo(x.dtype).eps
         return with_value(q @ r, q.detach() @ i.away_from_singular(r.detach(), slack))
 
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, base: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        q, r = self._factors(x, base)
+        return {"q": q, "r": r, "logdet": torch.diagonal(r, dim1=-2, dim2=-1).real.log().sum(-1)}
+
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q, r = maps.positive_qr(precise(y))
         return i.upper_inverse(r, y.dtype), {"base": q}

@@ -21,18 +21,18 @@ _MARGIN = 1e-3
 class LowRank(MatrixConstraint):
     """Matrices of rank at most r.
 
-    y = Q B: B is the first r rows of x, and Q = exp([[0, -K^H], [K, 0]]) I_{n x r}, moved to base,
-    the geodesic of :class:`Grassmann` with K the first r columns of x from row r on. What is read
-    of x are r (n + m - r) numbers, the dimension of the set; the others get no gradient. Unlike in
-    U V^H, y = 0 is no dead point: at B = 0 the derivative in B has full rank. The state ``base``
-    has a basis of the columns of the last y of ``right_inverse`` or ``retract`` in its first r
-    columns, and zeros in the others.
+    y = Q B: B is the first r rows of x, and Q = exp([[0, -K^H], [K, 0]]) I_{n x r}, moved to the
+    state ``left``: the geodesic of :class:`Grassmann`, with K the first r columns of x from row r
+    on. What is read of x are r (n + m - r) numbers, the dimension of the set; the others get no
+    gradient. Unlike in U V^H, y = 0 is no dead point: at B = 0 the derivative in B has full rank.
+    ``left`` has a basis of the columns of the last y of ``right_inverse`` or ``retract`` in its
+    first r columns, and zeros in the others.
 
     Args:
         rank: r, from 1 to min(n, m).
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
-    Shapes: (..., n, m); x and ``base`` have the shape of y. Dtypes: real, complex.
+    Shapes: (..., n, m); x and ``left`` have the shape of y. Dtypes: real, complex.
     ``right_inverse`` is the SVD, B = S V^H. ``project`` is the nearest point, the truncated SVD
     (Eckart and Young 1936); 0, at which the set has no tangent space, becomes 0.001 I_{n x r} with
     zeros beside it. ``sample`` is the product of a normal n x r and a normal r x m matrix over
@@ -54,7 +54,7 @@ class LowRank(MatrixConstraint):
 
     rank: int
 
-    state_names: ClassVar[tuple[str, ...]] = ("base",)
+    state_names: ClassVar[tuple[str, ...]] = ("left",)
     has_complex: ClassVar[bool] = True
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)
@@ -67,15 +67,21 @@ class LowRank(MatrixConstraint):
     def _check(self, shape: Shape) -> str | None:
         return rank_fits(self.rank, shape)
 
-    def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        return range_basis(base, x, self.rank) @ x[..., : self.rank, :]
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, left: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return {"left": range_basis(left, x, self.rank), "right": x[..., : self.rank, :]}
+
+    def _forward(self, x: Tensor, **state: Tensor) -> Tensor:
+        parts = self._factorization(x, **state)
+        return parts["left"] @ parts["right"]
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         (n, m), r = y.shape[-2:], self.rank
         u, s, vh = torch.linalg.svd(precise(y), full_matrices=False)
         rows = s[..., :r].unsqueeze(-1) * vh[..., :r, :]
-        base = torch.nn.functional.pad(u[..., :r], (0, m - r))
-        return torch.nn.functional.pad(rows, (0, 0, 0, n - r)), {"base": base}
+        left = torch.nn.functional.pad(u[..., :r], (0, m - r))
+        return torch.nn.functional.pad(rows, (0, 0, 0, n - r)), {"left": left}
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))

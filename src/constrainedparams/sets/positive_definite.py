@@ -165,6 +165,11 @@ class PositiveDefinite(MatrixConstraint):
         n = shape[-1]
         return n * n if is_complex else n * (n + 1) // 2
 
+    def _factorization(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        if (self.lower, self.upper, self.map) != (0.0, None, "cholesky"):
+            return super()._factorization(x)
+        return d.cholesky_factors(d.factor(x))
+
     def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]
         if self.map == "exp":
             return super()._log_abs_det_jacobian(x)

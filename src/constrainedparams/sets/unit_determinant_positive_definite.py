@@ -61,7 +61,8 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
     def _slack(self, y: Tensor) -> float:
         return 4 * y.shape[-1] ** 0.5 * torch.finfo(y.dtype).eps
 
-    def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """L, and the number that L L^H is multiplied by."""
         l, slack, n = d.factor(x), self._slack(x), max(x.shape[-1], 1)
         # y does not depend on the scale of L; without it the logarithms below are small.
         scale = torch.diagonal(l.detach(), dim1=-2, dim2=-1).real.log().mean(-1).exp()
@@ -72,11 +73,15 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
         k = contraction(precise(l / root).mH / slack**0.5)[1]
         logs = (slack**0.5 * root.squeeze(-1) * torch.diagonal(k, dim1=-2, dim2=-1).real).log()
         mean = 2 * logs.sum(-1) / n
-        return (
-            torch.exp(-mean).to(root.dtype)[..., None, None]
-            * d.gram(l)
-            * (1 + slack * d.identity_like(x))
-        )
+        return l, torch.exp(-mean).to(root.dtype)[..., None, None]
+
+    def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        l, scale = self._scaled(x)
+        return scale * d.gram(l) * (1 + self._slack(x) * d.identity_like(x))
+
+    def _factorization(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        l, scale = self._scaled(x)
+        return {"cholesky": scale.sqrt() * l, "logdet": l.real.new_zeros(l.shape[:-2])}
 
     def _spectrum(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """diag(h), eigenvalues and vectors of the correlation matrix of h, and log det h."""

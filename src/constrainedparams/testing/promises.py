@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from .. import errors, sets
+from ..attach.registration import register_constrained_parameter
 from ..sets.contract import Constraint
 from .case import Case
 
@@ -148,6 +149,21 @@ def right_inverse_is_right(case: Case) -> None:
 
 
 @promise
+def is_kept_by_a_layer(case: Case) -> None:
+    """Registration keeps a value that is on the set; so does a copy in another precision."""
+    for dtype in case.all_dtypes:
+        for name, y in _points(case, dtype):
+            layer = nn.Module()
+            layer.weight = nn.Parameter(y.clone())
+            register_constrained_parameter(layer, "weight", case.constraint, project=False)
+            _close(layer.weight.detach(), y, 64, f"{name} ({dtype}): the value of a layer - y")
+            if dtype == torch.float32:
+                wide = copy.deepcopy(layer).double()
+                read: Tensor = getattr(wide, "weight")  # noqa: B009
+                _close(read.detach().to(dtype), y, 256, f"{name}: its copy in double precision - y")
+
+
+@promise
 def retract_keeps_the_value(case: Case) -> None:
     """retract changes coordinates, not y, and gives back x and state in the same shapes."""
     for dtype in case.all_dtypes:
@@ -169,6 +185,41 @@ def decays_to_its_target(case: Case) -> None:
         reached = case.constraint(torch.zeros_like(x), **state)
         expected = case.decay_target(state.get("base", y).to(dtype))
         _close(reached, expected.to(dtype), 64, "f(0) - decay target")
+
+
+_PRODUCTS: dict[tuple[str, ...], Callable[..., Tensor]] = {
+    ("cholesky",): lambda l: l @ l.mH,
+    ("root",): lambda z: z @ z.mH,
+    ("q", "r"): lambda q, r: q @ r,
+    ("left", "right"): lambda left, right: left @ right,
+    ("q", "core"): lambda q, core: q @ core @ q.mH,
+    ("left", "core", "right"): lambda left, core, right: left @ core @ right.mH,
+}
+
+
+@promise
+def factors_multiply_to_y(case: Case) -> None:
+    """Absent (ConstraintError), or matrices whose product is y, and the logarithm of |det y|."""
+    for dtype in case.all_dtypes:
+        for where, like, state in _settings(case, dtype):
+            x = _raw(like)
+            try:
+                found = case.constraint.factors(x, **state)
+            except errors.ConstraintError:
+                return
+            y = case.constraint._read(case.constraint(x, **state))
+            logdet = found.pop("logdet", None)
+            make = _PRODUCTS.get(tuple(found))
+            _expect(make, f"factors are {', '.join(found)}; known are {sorted(_PRODUCTS)}")
+            assert make is not None
+            units = 64 * max(case.shape[-2:])
+            _close(make(*found.values()), y, units, f"product of the factors - y, {where}, {dtype}")
+            if logdet is not None:
+                exact = torch.linalg.slogdet(y.to(torch.promote_types(dtype, torch.float64)))[1]
+                rough = float(
+                    torch.linalg.cond(y.to(torch.promote_types(dtype, torch.float64))).max()
+                )
+                _close(logdet, exact.to(logdet.dtype), 64 * rough, f"logdet, {where}, {dtype}")
 
 
 # the set ----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["bump", "half_turn", "identity", "reflection", "spectrum", "triangle"]
+__all__ = ["bump", "half_turn", "identity", "isometry", "reflection", "spectrum", "triangle"]
 
 
 def identity(y: Tensor) -> Tensor:
@@ -43,3 +43,9 @@ def spectrum(y: Tensor, first: float, second: float) -> Tensor:
     turn = torch.linalg.qr(torch.arange(1.0, n * n + 1, dtype=torch.float64).reshape(n, n).sin())[0]
     full = (turn * values) @ turn.T
     return (0.5 * (full + full.T)).to(y.dtype)
+
+
+def isometry(y: Tensor, rank: int) -> Tensor:
+    """y with ``rank`` singular values 1, the others 0."""
+    u, _, vh = torch.linalg.svd(y.to(torch.complex128 if y.is_complex() else torch.float64))
+    return (u[..., :rank] @ vh[..., :rank, :]).to(y.dtype)

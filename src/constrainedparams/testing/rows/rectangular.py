@@ -14,7 +14,7 @@ from ...sets.nuclear_norm_ball import NuclearNormBall
 from ...sets.spectral_ball import SpectralBall
 from ...sets.spectral_sphere import SpectralSphere
 from ..case import Case
-from .points import identity
+from .points import identity, isometry
 
 __all__ = ["ROWS"]
 
@@ -39,12 +39,6 @@ def _padded(y: Tensor) -> Tensor:
     y = torch.zeros_like(y)
     y[0, 0] = y[1, 1] = 1.0
     return y
-
-
-def _isometry(y: Tensor, rank: int) -> Tensor:
-    """y with ``rank`` singular values 1, the others 0."""
-    u, _, vh = torch.linalg.svd(y.to(torch.complex128 if y.is_complex() else torch.float64))
-    return (u[..., :rank] @ vh[..., :rank, :]).to(y.dtype)
 
 
 def _free(y: Tensor) -> Tensor:
@@ -117,7 +111,7 @@ ROWS: tuple[Case, ...] = (
     Case(
         BoundedSingularValues(0.5, 2.0),
         (3, 2),
-        decay_target=lambda base: _BOUNDED * base,
+        decay_target=lambda y: _BOUNDED * isometry(y, 2),
         near_misses={
             "at the upper bound": _values(2.0, 1.0),
             "at the lower bound": _values(1.0, 0.5),
@@ -135,7 +129,7 @@ ROWS: tuple[Case, ...] = (
     Case(
         BoundedSingularValues(0.0, 1.0),
         (2, 2),
-        decay_target=lambda base: _SQUARED / (1 + _SQUARED) * base,
+        decay_target=lambda y: _SQUARED / (1 + _SQUARED) * isometry(y, 2),
         near_misses={"singular": _values(0.5, 0.0), "orthogonal": identity},
         awkward={"determinant below 0": lambda y: 0.5 * identity(y).flip(-1)},
     ),
@@ -162,7 +156,7 @@ ROWS: tuple[Case, ...] = (
     Case(
         FixedRank(2),
         (4, 3),
-        decay_target=lambda y: _SQUARED * _isometry(y, 2),
+        decay_target=lambda y: _SQUARED * isometry(y, 2),
         near_misses={
             "of rank three": _values(1.0, 0.5, 1e-2),
             "of rank one": _values(1.0),

@@ -10,7 +10,7 @@ from ...sets.density_matrix import DensityMatrix
 from ...sets.fixed_rank_positive_semidefinite import FixedRankPositiveSemidefinite
 from ...sets.positive_semidefinite import PositiveSemidefinite
 from ..case import Case
-from .points import bump, identity, spectrum
+from .points import bump, identity, isometry, spectrum
 
 __all__ = ["ROWS"]
 
@@ -71,7 +71,7 @@ ROWS: tuple[Case, ...] = (
     Case(
         FixedRankPositiveSemidefinite(2),
         (4, 4),
-        decay_target=lambda base: math.log(2.0) ** 2 * (base @ base.mH),
+        decay_target=lambda y: math.log(2.0) ** 2 * isometry(y, 2),
         near_misses={
             **_OFF,
             "of rank three": lambda y: y + 1e-2 * identity(y),

@@ -1,0 +1,266 @@
+"""torch.nn.utils.parametrize: our sets as parametrizations, parametrized models as constrained."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .. import sets
+from ..attach.checkpoints import translate
+from ..attach.classes import slots_of
+from ..attach.registration import register_constrained_parameter
+from ..errors import OptionError, RegistrationError
+from ..sets.contract import Constraint
+
+__all__ = ["SetParametrization", "adopt", "as_parametrization"]
+
+logger = logging.getLogger("constrainedparams")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+# our sets there ---------------------------------------------------------------------------------
+
+
+class SetParametrization(nn.Module):
+    """A set as a module with ``forward`` and ``right_inverse``; map state is its buffers."""
+
+    def __init__(self, constraint: Constraint, project: bool = True):
+        super().__init__()
+        self.constraint = constraint
+        self.project = project
+        for name in constraint.state_names:
+            self.register_buffer(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        names = self.constraint.state_names
+        return self.constraint(x, **{k: t for k in names if (t := self._buffers[k]) is not None})
+
+    @torch.no_grad()
+    def right_inverse(self, y: Tensor) -> Tensor:
+        if self.project and not bool(self.constraint.contains(y).all()):
+            moved = self.constraint.project(y)
+            gap = float(torch.linalg.vector_norm(moved - y))
+            logger.info("a value was moved by %.3g onto %r", gap, self.constraint)
+            y = moved
+        found = self.constraint.right_inverse(y)
+        x, state = found if isinstance(found, tuple) else (found, {})
+        self._buffers.update(state)
+        return x
+
+    def extra_repr(self) -> str:
+        return repr(self.constraint)
+
+
+def as_parametrization(constraint: Constraint, *, project: bool = True) -> SetParametrization:
+    """A set for ``torch.nn.utils.parametrize.register_parametrization``.
+
+    f runs there as torch runs it: at every access, or once inside ``parametrize.cached()``.
+
+    Args:
+        constraint: any set. Where x has another shape than y (``unconstrained_shape``) or a map
+            has state, it works the same.
+        project: move values that are off the set onto it, as torch's own maps do, and log the
+            distance at INFO; ``False`` refuses them.
+
+    Raises:
+        OptionError: ``constraint`` is no set.
+        ConstraintViolation: at registration and assignment, with ``project=False``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torch.nn.utils import parametrize
+        >>> from constrainedparams import Sphere, as_parametrization
+        >>> layer = nn.Linear(3, 2)
+        >>> layer = parametrize.register_parametrization(
+        ...     layer, "weight", as_parametrization(Sphere())
+        ... )
+        >>> torch.allclose(layer.weight.norm(dim=-1), torch.ones(2))
+        True
+    """
+    if not isinstance(constraint, Constraint):
+        raise OptionError(
+            f"as_parametrization got {type(constraint).__name__}; expected a set, such as "
+            "Sphere(). A function or an nn.Module is a parametrization as it is."
+        )
+    return SetParametrization(constraint, project)
+
+
+# theirs here ------------------------------------------------------------------------------------
+
+
+def _other_axes(dim: int, tensor: Tensor) -> tuple[int, ...]:
+    return tuple(d for d in range(tensor.ndim) if d != dim % tensor.ndim)
+
+
+def _rows_of(dim: int, tensor: Tensor) -> str | None:
+    """The view of a tensor as a matrix whose rows are indexed by axis ``dim``."""
+    if tensor.ndim == 2 and dim % 2 == 0:
+        return None
+    axes = [f"d{i}" for i in range(tensor.ndim)]
+    row = axes[dim % tensor.ndim]
+    rest = " ".join(axis for axis in axes if axis != row)
+    return f"{' '.join(axes)} -> {row} ({rest})"
+
+
+def _orthogonal(part: Any, _: Tensor) -> Constraint:
+    cayley = part.orthogonal_map.name == "cayley"  # what householder reaches exp reaches
+    return sets.Orthogonal("cayley" if cayley else "exp")
+
+
+def _weight_norm(part: Any, y: Tensor) -> Constraint:
+    whole = part.dim == -1  # what torch makes of dim=None
+    return sets.MagnitudeDirection(dim=None if whole else _other_axes(part.dim, y))
+
+
+def _spectral_norm(part: Any, y: Tensor) -> Constraint:
+    if y.ndim == 1:
+        return sets.Sphere()
+    return sets.SpectralSphere(view=_rows_of(part.dim, y))
+
+
+# By module and name of the class: geotorch is not imported to be recognised.
+_KNOWN: dict[str, Callable[[Any, Tensor], Constraint]] = {
+    "torch._Orthogonal": _orthogonal,
+    "torch._WeightNorm": _weight_norm,
+    "torch._SpectralNorm": _spectral_norm,
+    "constrainedparams.SetParametrization": lambda part, _: part.constraint,
+    "geotorch.Symmetric": lambda *_: sets.Symmetric(),
+    "geotorch.Skew": lambda *_: sets.Skew(),
+    "geotorch.Sphere": lambda part, _: sets.Sphere(float(part.radius)),
+    "geotorch.SphereEmbedded": lambda part, _: sets.Sphere(float(part.radius)),
+    "geotorch.SO": lambda *_: sets.SpecialOrthogonal(),
+    "geotorch.Stiefel": lambda *_: sets.Orthogonal(),
+    "geotorch.Grassmannian": lambda *_: sets.Grassmann(),
+    "geotorch.AlmostOrthogonal": lambda part, _: sets.BoundedSingularValues(
+        1 - float(part.lam), 1 + float(part.lam)
+    ),
+    "geotorch.LowRank": lambda part, _: sets.LowRank(part.rank),
+    "geotorch.FixedRank": lambda part, _: sets.FixedRank(part.rank),
+    "geotorch.GLp": lambda *_: sets.Invertible(sign=1),
+    "geotorch.PSD": lambda *_: sets.PositiveDefinite(),
+    "geotorch.PSSD": lambda *_: sets.PositiveSemidefinite(),
+    "geotorch.PSSDLowRank": lambda part, _: sets.PositiveSemidefinite(part.rank),
+    "geotorch.PSSDFixedRank": lambda part, _: sets.FixedRankPositiveSemidefinite(part.rank),
+    "geotorch.Hurwitz": lambda part, _: sets.Hurwitz(float(part.alpha)),
+}
+
+
+def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
+    """Turn every tensor that ``torch.nn.utils.parametrize`` manages into a constrained parameter.
+
+    Known are torch's ``orthogonal``, ``weight_norm`` and ``spectral_norm``, the constraints of
+    geotorch, and :func:`as_parametrization`. Values are kept; one that is off the set (a power
+    iteration that has not converged) is moved onto it, and the distance logged. Checkpoints of the
+    parametrized model load into the adopted one. An optimiser must be made anew.
+
+    Args:
+        model: the tree of modules, changed in place.
+        functions: qualified name -> set or function, for parametrizations that are not known
+            and for those that are to become another set.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        RegistrationError: an unknown parametrization, several on one tensor, or a name in
+            ``functions`` that is not parametrized. The model is as it was.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from constrainedparams import adopt, constraint_of
+        >>> layer = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3))
+        >>> before = layer.weight.detach().clone()
+        >>> constraint_of(adopt(layer), "weight"), torch.allclose(layer.weight, before, atol=1e-6)
+        (Orthogonal(), True)
+    """
+    found = _parametrized(model)
+    given = dict(functions or {})
+    if unknown := given.keys() - found.keys():
+        raise RegistrationError(
+            f"functions names {', '.join(sorted(unknown))}; parametrized in this model: "
+            f"{', '.join(found) or 'nothing'}."
+        )
+    chosen = {n: given.get(n) or _recognised(n, m, own) for n, (m, own) in found.items()}
+    for qualified, (module, name) in found.items():  # every complaint before any change
+        trial = nn.Module()
+        trial.value = nn.Parameter(getattr(module, name).detach().clone())
+        register_constrained_parameter(trial, "value", chosen[qualified])
+    for qualified, (module, name) in found.items():
+        parametrizations: Any = module.parametrizations
+        former = _Former(name, copy.deepcopy(parametrizations[name]))
+        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        _drop_torchs_own_reader(module)
+        register_constrained_parameter(module, name, chosen[qualified])
+        module.register_load_state_dict_pre_hook(former)
+    return model
+
+
+def _parametrized(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    found: dict[str, tuple[nn.Module, str]] = {}
+    for prefix, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            parametrizations: Any = module.parametrizations
+            for name in parametrizations:
+                found[f"{prefix}.{name}" if prefix else name] = module, name
+    return found
+
+
+def _recognised(qualified: str, module: nn.Module, name: str) -> Constraint:
+    """The set that stands for the parametrization of ``module.name``."""
+    parts = list(module.parametrizations[name])  # type: ignore[index]
+    kinds = [f"{type(p).__module__.split('.')[0]}.{type(p).__name__}" for p in parts]
+    make = _KNOWN.get(kinds[0]) if len(kinds) == 1 else None
+    if make is None:
+        what = "several parametrizations" if len(kinds) > 1 else "a parametrization not known here"
+        raise RegistrationError(
+            f"{qualified} has {what}: {', '.join(kinds)}. Say what it becomes: "
+            f'adopt(model, {{"{qualified}": function}}).'
+        )
+    return make(parts[0], getattr(module, name))
+
+
+def _drop_torchs_own_reader(module: nn.Module) -> None:
+    """weight_norm leaves a local function on the module, which would make it unpicklable."""
+    for key, hook in list(module._load_state_dict_pre_hooks.items()):
+        function = getattr(hook, "hook", hook)
+        if getattr(function, "__name__", "") == "_weight_norm_compat_hook":
+            del module._load_state_dict_pre_hooks[key]
+
+
+class _Former:
+    """Reads checkpoints of the module as it was parametrized, weight_norm's older keys too."""
+
+    OLD_KEYS = ("_g", "original0"), ("_v", "original1")
+
+    def __init__(self, name: str, parametrization: nn.Module):
+        self.name = name
+        self.parametrization = parametrization
+
+    def __call__(
+        self, module: nn.Module, entries: dict[str, Any], prefix: str, metadata: Any, *_: Any
+    ) -> None:
+        below = f"{prefix}parametrizations.{self.name}."
+        for old, new in self.OLD_KEYS:
+            if (key := f"{prefix}{self.name}{old}") in entries:
+                entries[below + new] = entries.pop(key)
+        own = {key: entries[key] for key in entries if key.startswith(below)}
+        slot = slots_of(module).get(self.name)
+        if not own or slot is None:
+            return
+        reader = copy.deepcopy(self.parametrization)
+        reader.load_state_dict({key.removeprefix(below): own[key] for key in own})
+        with torch.no_grad():
+            y = reader.eval()()
+        function = slot.function_of(module)
+        if isinstance(function, Constraint) and not bool(function.contains(y).all()):
+            y = function.project(y)
+        for key in own:
+            del entries[key]
+        entries[prefix + self.name] = y
+        translate(module, slot, entries, prefix, metadata)

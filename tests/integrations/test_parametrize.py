@@ -1,0 +1,192 @@
+"""torch.nn.utils.parametrize: our sets there, parametrized models here, their checkpoints too."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import constrainedparams as cp
+from constrainedparams import (
+    ConstraintViolation,
+    OptionError,
+    RegistrationError,
+    adopt,
+    as_parametrization,
+    constraint_of,
+)
+from constrainedparams.testing import ROWS
+
+
+def _unique():
+    """One row of each set, the first."""
+    return list({type(row.constraint): row for row in reversed(ROWS)}.values())
+
+
+@pytest.mark.parametrize("row", _unique(), ids=str)
+def test_every_set_is_a_parametrization(row):
+    """Value and gradient equal those of the constrained parameter, also after a step."""
+    torch.manual_seed(0)
+    start = row.constraint.sample(row.shape)
+    ours, theirs = nn.Module(), nn.Module()
+    for module in (ours, theirs):
+        module.weight = nn.Parameter(start.clone())
+    cp.register_constrained_parameter(ours, "weight", row.constraint)
+    part = as_parametrization(row.constraint)
+    parametrize.register_parametrization(theirs, "weight", part, unsafe=True)
+    raw = theirs.parametrizations.weight.original
+    x = ours._weight_unconstrained
+    weights = torch.randn(row.shape)
+    optimizers = [torch.optim.SGD([p], lr=0.1) for p in (x, raw)]
+    for _ in range(2):
+        for module, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            (module.weight * weights).sum().backward()
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(x.grad, raw.grad)
+        for optimizer in optimizers:
+            optimizer.step()
+    theirs.weight = start
+    assert torch.allclose(theirs.weight, start, atol=1e-5)
+    other = nn.Module()
+    other.weight = nn.Parameter(row.constraint.sample(row.shape))
+    other_part = as_parametrization(row.constraint)
+    parametrize.register_parametrization(other, "weight", other_part, unsafe=True)
+    other.load_state_dict(theirs.state_dict())
+    assert torch.equal(other.weight, theirs.weight)
+
+
+def test_off_the_set():
+    layer = parametrize.register_parametrization(
+        nn.Linear(3, 3), "weight", as_parametrization(cp.Orthogonal())
+    )
+    assert bool(cp.Orthogonal().contains(layer.weight))
+    strict = as_parametrization(cp.Orthogonal(), project=False)
+    with pytest.raises(ConstraintViolation, match="away"):
+        parametrize.register_parametrization(nn.Linear(3, 3), "weight", strict)
+    with pytest.raises(OptionError, match="expected a set"):
+        as_parametrization(torch.tanh)
+
+
+MADE = {
+    "orthogonal": (
+        lambda: parametrizations.orthogonal(nn.Linear(4, 4)),
+        cp.Orthogonal(),
+    ),
+    "orthogonal, tall": (
+        lambda: parametrizations.orthogonal(nn.Linear(3, 5), orthogonal_map="matrix_exp"),
+        cp.Orthogonal(),
+    ),
+    "orthogonal, cayley": (
+        lambda: parametrizations.orthogonal(nn.Linear(4, 4), orthogonal_map="cayley"),
+        cp.Orthogonal("cayley"),
+    ),
+    "orthogonal, householder": (
+        lambda: parametrizations.orthogonal(nn.Linear(4, 4), orthogonal_map="householder"),
+        cp.Orthogonal(),
+    ),
+    "weight_norm": (
+        lambda: parametrizations.weight_norm(nn.Linear(4, 3)),
+        cp.MagnitudeDirection(dim=(1,)),
+    ),
+    "weight_norm, conv": (
+        lambda: parametrizations.weight_norm(nn.Conv2d(2, 3, 2)),
+        cp.MagnitudeDirection(dim=(1, 2, 3)),
+    ),
+    "weight_norm, whole": (
+        lambda: parametrizations.weight_norm(nn.Linear(4, 3), dim=None),
+        cp.MagnitudeDirection(dim=None),
+    ),
+    "spectral_norm": (
+        lambda: parametrizations.spectral_norm(nn.Linear(4, 3), n_power_iterations=30),
+        cp.SpectralSphere(),
+    ),
+    "spectral_norm, conv": (
+        lambda: parametrizations.spectral_norm(nn.Conv2d(2, 3, 2), n_power_iterations=30),
+        cp.SpectralSphere(view="d0 d1 d2 d3 -> d0 (d1 d2 d3)"),
+    ),
+    "ours": (
+        lambda: parametrize.register_parametrization(
+            nn.Linear(3, 3), "weight", as_parametrization(cp.Sphere())
+        ),
+        cp.Sphere(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_adopt(name):
+    torch.manual_seed(0)
+    make, expected = MADE[name]
+    model = nn.Sequential(make(), nn.Tanh())
+    model.eval()
+    before = model[0].weight.detach().clone()
+    checkpoint = copy.deepcopy(model.state_dict())
+    assert adopt(model) is model
+    assert constraint_of(model[0], "weight") == expected
+    assert not parametrize.is_parametrized(model[0])
+    assert torch.allclose(model[0].weight, before, atol=2e-4)  # a power iteration's own error
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    for module in (model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert str(module.load_state_dict(checkpoint)) == "<All keys matched successfully>"
+        assert torch.allclose(module[0].weight, before, atol=2e-4)
+        assert float(cp.violations(module)["0.weight"]) < 1e-5
+    assert str(model.load_state_dict(model.state_dict())) == "<All keys matched successfully>"
+    loss = model(torch.randn(2, 2, 4, 4) if "conv" in name else torch.randn(2, before.shape[1]))
+    loss.sum().backward()
+    assert model[0]._weight_unconstrained.grad.abs().sum() > 0
+
+
+def test_an_old_checkpoint_of_weight_norm():
+    """The keys weight_g and weight_v of torch.nn.utils.weight_norm, which torch itself converts."""
+    model = parametrizations.weight_norm(nn.Linear(4, 3))
+    checkpoint = dict(model.state_dict())
+    before = model.weight.detach().clone()
+    checkpoint["weight_g"] = checkpoint.pop("parametrizations.weight.original0")
+    checkpoint["weight_v"] = checkpoint.pop("parametrizations.weight.original1")
+    adopt(model)
+    with torch.no_grad():
+        model._weight_unconstrained.mul_(2)
+    model.load_state_dict(checkpoint)
+    assert torch.allclose(model.weight, before)
+
+
+class _Mine(nn.Module):
+    def forward(self, x):
+        return x.tanh()
+
+    def right_inverse(self, y):
+        return y.clamp(-0.9, 0.9).atanh()
+
+
+def test_what_is_not_known_is_refused_and_nothing_has_changed():
+    model = nn.Sequential(parametrizations.orthogonal(nn.Linear(3, 3)), nn.Linear(3, 3))
+    parametrize.register_parametrization(model[1], "weight", _Mine())
+    keys = list(model.state_dict())
+    with pytest.raises(RegistrationError, match=r"1\.weight has a parametrization not known"):
+        adopt(model)
+    with pytest.raises(
+        RegistrationError, match=r"parametrized in this model: 0\.weight, 1\.weight"
+    ):
+        adopt(model, {"2.weight": torch.tanh})
+    assert list(model.state_dict()) == keys
+    before = model[1].weight.detach().clone()
+    adopt(model, {"1.weight": cp.Interval(-1.0, 1.0)})
+    assert torch.allclose(model[1].weight, before, atol=1e-6)
+
+
+def test_several_on_one_tensor_are_refused():
+    layer = parametrizations.orthogonal(nn.Linear(3, 3))
+    parametrize.register_parametrization(layer, "weight", _Mine())
+    with pytest.raises(RegistrationError, match="several parametrizations"):
+        adopt(layer)
+
+
+def test_nothing_to_adopt_is_no_error():
+    layer = nn.Linear(2, 2)
+    assert adopt(layer) is layer
+    assert type(layer) is nn.Linear
