@@ -25,6 +25,8 @@ SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkp
 SKEW = "tests/numerics/test_skew_exponential.py"
 BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
+NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
+BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
     Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
            ENGINE),
@@ -178,6 +180,26 @@ MUTANTS = [
     Mutant("late-backward-of-a-batch", "attach/stacked.py", "leaf._version != version and", "False and", BATCH),
     Mutant("sums-passed-by", "attach/stacked.py", "if folds and not", "if False and not", BATCH),
     Mutant("hooks-of-the-unused", "core/tensors.py", "None if grad is None else hook(grad)", "hook(grad)", BATCH),
+    Mutant("ties-stay", "numerics/sequences.py", "order = torch.cummax(order - place, dim=-1).values + place",
+           "order = order + 0", SEQUENCES),
+    Mutant("ties-by-more-than-one", "numerics/sequences.py", "dim=-1).values + place", "dim=-1).values + 2 * place",
+           SEQUENCES),
+    Mutant("rounding-of-steps-adds-up", "numerics/sequences.py", "slopes = isotonic(slopes, unit * wide.abs().amax(-1))", "pass",
+           SEQUENCES),
+    Mutant("pools-without-weights", "numerics/sequences.py", "(mean * count + other * more) / (count + more)",
+           "(mean + other) / 2", SEQUENCES),
+    Mutant("projected-once", "numerics/linear.py", "value = project(y.detach())", "value = y.detach()", SUBSPACES),
+    Mutant("rounding-alone-stays", "numerics/linear.py", "torch.finfo(x.dtype).eps / 8 * size", "0 * size", SUBSPACES),
+    Mutant("dependent-rows-count", "numerics/linear.py", "rank = int((S > max(A.shape) * torch.finfo(S.dtype).eps * S[:1]).sum())",
+           "rank = len(S)", SUBSPACES),
+    Mutant("open-bound-rounded-to", "sets/interval.py", "if y.dtype == dtype or self.closed:", "if True:", NUMBERS),
+    Mutant("half-line-reaches-its-bound", "sets/half_line.py", "return with_value(y, self._outermost(y, beyond(bound, self._sign)))",
+           "return y", NUMBERS),
+    Mutant("angle-without-reduction", "numerics/elementary.py", "return torch.atan2(torch.sin(x), torch.cos(x))", "return x * 1",
+           NUMBERS),
+    Mutant("open-ball-reaches-its-boundary", "sets/ball.py", "1 - units * torch.finfo(dtype).eps", "1", BALLS),
+    Mutant("zeros-of-the-1-ball-stuck", "numerics/balls.py", "share = (1 - size).clamp_min(eps) / (2 * y.shape[-1] + 1)",
+           "share = 0 * size", BALLS),
     Mutant("histories-after-fused", "core/optimizers.py",
            "if p._version == version:", "if False:", "tests/fuzz"),
     Mutant("histories-of-orders", "core/pullback.py", "if not torch.is_grad_enabled():\n",

@@ -29,8 +29,7 @@ def numbers_of(digest: str, entries: Any) -> Numbers:
 def _tensor(digest: str, like: Tensor) -> Tensor:
     """The constant in the dtype and on the device of ``like``.
 
-    Dynamo compares the digest. It would unroll a list, and check each number at every call: of
-    40,000 of them compiling took 36 s, and a call 21 ms.
+    Dynamo compares the digest. It would unroll a list, and check each number at every call.
     """
     return torch.tensor(_known[digest].entries, dtype=like.dtype, device=like.device)
 
