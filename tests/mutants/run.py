@@ -190,7 +190,7 @@ MUTANTS = [
            "(mean + other) / 2", SEQUENCES),
     Mutant("projected-once", "numerics/linear.py", "value = project(y.detach())", "value = y.detach()", SUBSPACES),
     Mutant("rounding-alone-stays", "numerics/linear.py", "torch.finfo(x.dtype).eps / 8 * size", "0 * size", SUBSPACES),
-    Mutant("dependent-rows-count", "numerics/linear.py", "rank = int((S > max(A.shape) * torch.finfo(S.dtype).eps * S[:1]).sum())",
+    Mutant("dependent-rows-count", "numerics/linear.py", "rank = int((max(A.shape) * torch.finfo(S.dtype).eps * S[:1] < S).sum())",
            "rank = len(S)", SUBSPACES),
     Mutant("open-bound-rounded-to", "sets/interval.py", "if y.dtype == dtype or self.closed:", "if True:", NUMBERS),
     Mutant("half-line-reaches-its-bound", "sets/half_line.py", "return with_value(y, self._outermost(y, beyond(bound, self._sign)))",

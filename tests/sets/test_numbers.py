@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch.distributions import transforms
 
-from constrainedparams import Angle, GreaterThan, Interval, LessThan, Parametrized, Positive
+from constrainedparams import (
+    Angle,
+    Ball,
+    GreaterThan,
+    Interval,
+    LessThan,
+    NonNegative,
+    Parametrized,
+    Positive,
+)
 from constrainedparams.errors import ConstraintViolation, OptionError, ShapeError
 
 ALL = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
@@ -130,3 +139,29 @@ def test_both_ends_are_angles_and_keep_their_side(dtype):
         atol=torch.finfo(dtype).eps,
     )
     assert torch.equal(Angle().retract(far)[0], moved)
+
+
+# closed sets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("constraint", "reached"),
+    [
+        (Interval(0.0, 1.0, closed=True), [0.0, 1.0]),
+        (NonNegative(), [0.0, 2.0]),
+        (Ball(1.0, math.inf, True), [-1.0, 1.0]),
+    ],
+    ids=repr,
+)
+def test_a_closed_set_reaches_its_boundary_and_leaves_it(constraint, reached, start):
+    """Goals beyond the bounds lead to them, from the bounds too; goals inside lead back."""
+    w = Parametrized(torch.full((2,), start, dtype=torch.float64), constraint)
+    for goal, end in (([-1.5, 2.0], reached), ([0.25, 0.5], [0.25, 0.5])):
+        w.y = constraint.project(w.y.detach())  # as a checkpoint is loaded: zeros come back exactly
+        optimizer = torch.optim.Adam(w.parameters(), lr=0.02)
+        for _ in range(600):
+            optimizer.zero_grad()
+            (w.y - torch.tensor(goal)).square().sum().backward()
+            optimizer.step()
+        assert torch.allclose(w.y.detach(), torch.tensor(end, dtype=torch.float64), atol=2e-3)
