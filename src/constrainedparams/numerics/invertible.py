@@ -1,19 +1,25 @@
 """Triangular factors of invertible matrices; how far a matrix is from a singular one, and back."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .definite import factor, factor_inverse
-from .elementary import determinant_sign, precise
+from .elementary import determinant_sign, inverse_softplus, precise, softplus
 
 __all__ = [
     "away_from_singular",
     "clip_singular_values",
+    "distance_from_determinant_one",
     "separation",
     "upper",
     "upper_inverse",
+    "upper_of_determinant_one",
+    "upper_of_determinant_one_inverse",
+    "with_positive_determinant",
+    "without_trace",
 ]
 
 
@@ -106,3 +112,59 @@ def clip_singular_values(y: Tensor, margin: float, sign: int | None) -> Tensor:
         smallest = torch.where(turned.unsqueeze(-1), -least, s[..., -1:])
         s = torch.cat((s[..., :-1], smallest), dim=-1)
     return ((u * s.unsqueeze(-2)) @ vh).to(y.dtype)
+
+
+# Diagonals with product 1 are ratios, which a floor of their numerators does not restrict.
+_LEAST = 0.01
+
+
+def upper_of_determinant_one(x: Tensor) -> Tensor:
+    """R = triu(x, 1) + diag(s / geometric mean of s), s = softplus(Re diag x) + 0.01."""
+    s = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + _LEAST
+    return x.triu(1) + torch.diag_embed(s * torch.exp(-s.log().mean(-1, keepdim=True)))
+
+
+def upper_of_determinant_one_inverse(r: Tensor) -> Tensor:
+    """The x with upper_of_determinant_one(x) = R, 0 where the diagonal of R is smallest."""
+    diagonal = torch.diagonal(r, dim1=-2, dim2=-1).real
+    s = (math.log(2.0) + _LEAST) * (diagonal / diagonal.amin(-1, keepdim=True))
+    return r.triu(1) + torch.diag_embed(inverse_softplus(s - _LEAST))
+
+
+def without_trace(x: Tensor) -> Tensor:
+    """x with imaginary parts of mean 0 on the diagonal: its skew-Hermitian part has no trace."""
+    if not x.is_complex():
+        return x
+    mean = torch.diagonal(x, dim1=-2, dim2=-1).imag.mean(-1)[..., None, None]
+    return x - 1j * mean * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+
+
+def _last_singular_value(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
+    """Sign or phase of the determinant, and what in place of the last one makes its size 1."""
+    phase = torch.linalg.slogdet(u)[0] * torch.linalg.slogdet(vh)[0]
+    return phase, torch.exp(-s[..., :-1].log().sum(-1))
+
+
+def distance_from_determinant_one(y: Tensor) -> Tensor:
+    """A share of |y|_F by which it can change to have determinant 1, the least for small ones.
+
+    By its smallest singular value alone, which costs least, or by all of them together.
+    """
+    u, s, vh = torch.linalg.svd(precise(y))
+    phase, wanted = _last_singular_value(u, s, vh)
+    size = torch.linalg.vector_norm(s, dim=-1)
+    alone = (wanted - phase * s[..., -1]).abs() / size
+    together = (torch.exp(-s.log().mean(-1)) - phase).abs()
+    return torch.minimum(alone.nan_to_num(torch.inf), together.nan_to_num(torch.inf)).clamp_max(1e6)
+
+
+def with_positive_determinant(y: Tensor) -> Tensor:
+    """Real y in double precision; where its determinant is not above 0, which in a member of the
+    set is rounding, the smallest singular value is that with which it is 1.
+    """
+    wide = precise(y)
+    u, s, vh = torch.linalg.svd(wide)
+    phase, wanted = _last_singular_value(u, s, vh)
+    last = (wanted * phase).unsqueeze(-1)
+    moved = (u * torch.cat((s[..., :-1], last), dim=-1).unsqueeze(-2)) @ vh
+    return torch.where((phase * s[..., -1] <= 0)[..., None, None], moved, wide)

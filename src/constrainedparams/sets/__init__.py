@@ -44,6 +44,7 @@ from .schur import Schur
 from .simplex import Simplex
 from .skew import Skew
 from .skew_hermitian import SkewHermitian
+from .special_linear import SpecialLinear
 from .special_orthogonal import SpecialOrthogonal
 from .special_unitary import SpecialUnitary
 from .spectral_ball import SpectralBall
@@ -52,6 +53,7 @@ from .sphere import Sphere
 from .stiefel import Stiefel
 from .sum_to_zero import SumToZero
 from .symmetric import Symmetric
+from .symplectic import Symplectic
 from .toeplitz import Toeplitz
 from .traceless import Traceless
 from .unit_determinant_positive_definite import UnitDeterminantPositiveDefinite
@@ -103,6 +105,7 @@ __all__ = [
     "Simplex",
     "Skew",
     "SkewHermitian",
+    "SpecialLinear",
     "SpecialOrthogonal",
     "SpecialUnitary",
     "SpectralBall",
@@ -111,6 +114,7 @@ __all__ = [
     "Stiefel",
     "SumToZero",
     "Symmetric",
+    "Symplectic",
     "Toeplitz",
     "Traceless",
     "UnitDeterminantPositiveDefinite",

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from ...sets.hurwitz import Hurwitz
 from ...sets.schur import Schur
+from ...sets.special_linear import SpecialLinear
+from ...sets.symplectic import Symplectic
 from ..case import Case
-from .points import identity, spectrum
+from .points import bump, half_turn, identity, reflection, spectrum
 
 __all__ = ["ROWS"]
 
@@ -81,9 +83,72 @@ def _hurwitz(constraint: Hurwitz, shape: tuple[int, ...], **more: object) -> Cas
     )
 
 
+def _diagonal(y: Tensor, *values: float) -> Tensor:
+    return (
+        torch.diag_embed(torch.tensor(values, dtype=torch.float64).to(y.dtype))
+        .expand(y.shape)
+        .clone()
+    )
+
+
+def _quarter_turn(y: Tensor) -> Tensor:
+    """J."""
+    one = identity(y)
+    n = y.shape[-1] // 2
+    return torch.cat((-one[..., n:], one[..., :n]), dim=-1)
+
+
+def _shear(y: Tensor, size: float) -> Tensor:
+    """[[I, size I], [0, I]]."""
+    y = identity(y)
+    n = y.shape[-1] // 2
+    y[..., :n, n:] = size * y[..., :n, :n]
+    return y
+
+
 ROWS: tuple[Case, ...] = (
     _schur(Schur(), (3, 3)),
     _schur(Schur(0.5), (2, 2)),
     _hurwitz(Hurwitz(), (3, 3)),
     _hurwitz(Hurwitz(0.25), (2, 2)),
+    Case(
+        SpecialLinear(),
+        (3, 3),
+        decay_target=lambda base: base,
+        near_misses={
+            "scaled by 1.001": lambda y: 1.001 * y,
+            "determinant -1": reflection,
+            "negated": torch.neg,
+            "singular": lambda y: torch.cat((y[..., :-1], y[..., :1]), dim=-1),
+            "zero": torch.zeros_like,
+        },
+        awkward={
+            "identity": identity,
+            "half turn": lambda y: _diagonal(y, -1.0, -1.0, 1.0),
+            "no real logarithm": lambda y: _diagonal(y, -1.0, -4.0, 0.25),
+            "ill-conditioned": lambda y: _diagonal(y, 1e3, 1.0, 1e-3),
+            "defective": lambda y: _jordan(y, 1.0),
+        },
+        bad_shapes=((3,), (3, 2), (0, 0)),
+    ),
+    Case(
+        Symplectic(),
+        (4, 4),
+        decay_target=lambda base: base,
+        near_misses={
+            "scaled by 1.001": lambda y: 1.001 * y,
+            "one entry off": bump,
+            "a reflection": reflection,
+            "determinant 1": lambda y: _diagonal(y, 2.0, 0.5, 1.0, 1.0),
+            "zero": torch.zeros_like,
+        },
+        awkward={
+            "identity": identity,
+            "half turn": half_turn,
+            "J": _quarter_turn,
+            "squeezed": lambda y: _diagonal(y, 30.0, 1.0, 1 / 30, 1.0),
+            "a shear": lambda y: _shear(y, 10.0),
+        },
+        bad_shapes=((4,), (3, 3), (4, 2)),
+    ),
 )
