@@ -123,6 +123,11 @@ class Training(Book):
                 return loss
 
             optimiser.step(closure)
+        # Each of its iterations starts from the rounding of the one before, which it may magnify.
+        for _, x, p in pair.pairs(self.net, self.plain):
+            self.equal(x, p, rtol=1e-6, atol=1e-6)
+            self.equal(x.grad, p.grad, rtol=1e-5, atol=1e-5)
+        self.synchronise(grads=True)
         changes = 1 + calls.count(0) + calls.count(1)
         self.did("step lbfgs", *self.layers(), changes=changes)
 
