@@ -287,6 +287,24 @@ def test_removal_unties_one(first, keep):
     assert bool(cp.Orthogonal().contains(model.third.weight))
 
 
+@pytest.mark.parametrize("copied", [lambda m: m, copy.deepcopy], ids=["itself", "a copy"])
+def test_the_last_one_keeps_its_parameter_when_removed(copied):
+    """An optimiser goes on with x once it is nobody else's."""
+    model = copied(tied_model())
+    last = model.third
+    optimizer = torch.optim.SGD([last._weight_unconstrained], lr=0.1)
+    x = last._weight_unconstrained
+    cp.remove_constrained_parameter(model.encoder, "weight")
+    cp.remove_constrained_parameter(model.decoder, "kernel")
+    assert model.encoder.weight is not x
+    cp.remove_constrained_parameter(last, "weight")
+    assert last.weight is x
+    last.weight.sin().sum().backward()
+    before = last.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(last.weight, before)
+
+
 def test_a_temporary_value_holds_in_all():
     model = tied_model()
     with cp.temporarily(model.encoder, "weight", torch.zeros(4, 4)):

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .checkpoints import keep_wide, mend, sign, translate
 from .tie import together
 
 _classes: dict[tuple[type, tuple[str, ...]], type] = {}
+_displaced: weakref.WeakKeyDictionary[Slot, list[Any]] = weakref.WeakKeyDictionary()
 
 
 def slots_of(module: nn.Module) -> dict[str, Slot]:
@@ -135,9 +137,9 @@ class Generated:
         slots = self.__dict__.get(SLOTS, {})
         slot = slots.get(name)
         if slot is not None:
-            if private.called_by_functional_call(sys._getframe(1)):
-                # The swap of torch.func.functional_call: a tensor in y's place, and later y back.
-                slot.override[:] = [] if isinstance(value, Constrained) else [value]
+            frame = sys._getframe(1)
+            if private.called_by_functional_call(frame):
+                _swap(slot, value, frame.f_locals["orig_tensor"])
             else:
                 writes.replace(slot, self, value)  # type: ignore[arg-type]
             return
@@ -175,6 +177,9 @@ class Generated:
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]
         tracing.number(self)  # type: ignore[arg-type]
+        for slot in self.__dict__.get(SLOTS, {}).values():
+            if slot.tie is not None:
+                slot.tie.holders.add(self)
         for slot in self.__dict__.get(SLOTS, {}).values():
             if slot.batch is not None:
                 slot.batch.join(slot, self)
@@ -217,6 +222,17 @@ class Generated:
             super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
         for slot in self.__dict__[SLOTS].values():
             slot.drop("load_state_dict")
+
+
+def _swap(slot: Slot, value: Any, present: Any) -> None:
+    """torch.func.functional_call puts a tensor in y's place, and later ``present`` back."""
+    displaced = _displaced.setdefault(slot, [])
+    if displaced and value is displaced[-1]:
+        displaced.pop()
+        slot.override.pop()
+    else:
+        displaced.append(present)
+        slot.override.append(value)
 
 
 def _plain(value: Any) -> Any:

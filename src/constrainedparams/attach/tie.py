@@ -20,9 +20,13 @@ class Tie:
 
     def __init__(self) -> None:
         self.moved: dict[str, tuple[weakref.ref[Tensor], Tensor]] = {}
+        self.holders: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # and some that were
 
     def __getstate__(self) -> dict[str, Any]:
         return {"moved": {}}
+
+    def __setstate__(self, _: Any) -> None:
+        self.__init__()  # type: ignore[misc]  # copies of the modules come by themselves
 
     def after(self, key: str, old: Tensor, new: Tensor) -> Tensor:
         """What to hold in place of ``old`` in a module for which torch made ``new``."""
@@ -40,6 +44,14 @@ def held(module: nn.Module, slot: Slot) -> dict[str, tuple[dict[str, Any], str]]
     name = slot.name_in(module)
     buffers = {key: (module._buffers, state_name(name, key)) for key in slot.state_names}
     return {"x": (module._parameters, raw_name(name)), **buffers}
+
+
+def shared(slot: Slot) -> bool:
+    """Whether more than one name in a module is ``slot`` now."""
+    if slot.tie is None:
+        return False
+    places = [s for m in slot.tie.holders for s in m.__dict__.get(SLOTS, {}).values() if s is slot]
+    return len(places) > 1
 
 
 @contextmanager

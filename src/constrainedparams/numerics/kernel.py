@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["Kernel", "adjoint", "by_formula", "has_tangent", "is_traced", "operator"]
+__all__ = [
+    "Kernel",
+    "adjoint",
+    "by_formula",
+    "has_tangent",
+    "is_traced",
+    "operator",
+    "without_tangents",
+]
 
 
 class Kernel(NamedTuple):
@@ -149,7 +157,22 @@ def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor
         ctx.save_for_backward(*inputs)
 
     there.register_autograd(backward, setup_context=save)
-    return there
+    return without_tangents(there)
+
+
+def without_tangents(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An opaque operation that refuses dual numbers: torch would drop their tangents in silence."""
+
+    def checked(*tensors: Tensor) -> Tensor:
+        if not torch.compiler.is_dynamo_compiling() and any(map(has_tangent, tensors)):
+            raise NotImplementedError(
+                "Forward-mode derivatives (jvp, jacfwd, linearize) of this map are not available "
+                "while a graph is traced. Use reverse mode there (vjp, jacrev, grad), or take them "
+                "outside of the traced function."
+            )
+        return operation(*tensors)
+
+    return checked
 
 
 def adjoint(x: Tensor) -> Tensor:

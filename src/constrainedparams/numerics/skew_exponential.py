@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .exponential import frechet
-from .kernel import adjoint, has_tangent, is_traced
+from .kernel import adjoint, has_tangent, is_traced, without_tangents
 
 __all__ = ["expm_skew"]
 
@@ -359,6 +359,9 @@ def _opaque_backward(ctx: Any, g: Tensor) -> Tensor:
 _opaque.register_autograd(_opaque_backward, setup_context=_save)
 
 
+_traced = without_tangents(_opaque)
+
+
 def expm_skew(a: Tensor) -> Tensor:
     """exp((A - A^H) / 2) for a batch of matrices, differentiable to any order.
 
@@ -374,4 +377,4 @@ def expm_skew(a: Tensor) -> Tensor:
     """
     if a.numel() == 0:
         return a.clone()
-    return _opaque(a) if is_traced(a) else _ExpmSkew.apply(a)[0]
+    return _traced(a) if is_traced(a) else _ExpmSkew.apply(a)[0]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..attach.classes import set_class
 from ..attach.registration import rename
+from ..attach.tie import shared as is_shared
 from ..attach.validation import refuse_wrapped
 from ..core.tensors import SLOTS, function_name, raw_name, state_name, unguard
 from ..errors import PendingGradients, RegistrationError
@@ -55,7 +56,7 @@ def remove_constrained_parameter(module: Module, name: str, keep: str = "constra
     x = module._parameters[raw_name(name)]
     assert x is not None
     kept = value if keep == "constrained" else x.detach()
-    plain = _plain_parameter(x, kept, shared=slot.tie is not None)
+    plain = _plain_parameter(x, kept, shared=is_shared(slot))
     slot.drop("removed")
     for key in slot.state_names:
         del module._buffers[state_name(name, key)]

@@ -78,6 +78,7 @@ def share_constrained_parameter(
     if isinstance(slot.function, nn.Module):
         target._modules[function_name(target_name)] = slot.function_of(source)
     slot.tie = slot.tie or Tie()
+    slot.tie.holders.update((source, target))
     target.__dict__.setdefault(SLOTS, {})[target_name] = slot
     set_class(target)
     return target
