@@ -289,6 +289,19 @@ def test_hooks_on_y_are_called_for_its_own_gradient():
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("mode", ["all", "any"])
+def test_hooks_on_several_x(mode):
+    model, seen = net(), []
+    torch.autograd.graph.register_multi_grad_hook(xs_of(model), seen.append, mode=mode)
+    model(skip={0, 2}).backward()
+    model(skip={1}).backward()
+    if mode == "all":
+        came = [[g is not None for g in grads] for grads in seen]
+        assert came == [[False, True, False, True], [True, False, True, True]]
+    else:
+        assert len(seen) == 2 and None not in seen
+
+
 def test_steps_inside_of_the_backward():
     """Optimisers that step in a hook as the gradient of each x arrives."""
 

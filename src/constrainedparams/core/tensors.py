@@ -15,9 +15,7 @@ _detach = private.detach
 
 
 def _equal_to(base: Any) -> Any:
-    """A metaclass that makes ``type(t) == base`` true: torch asks it before its foreach paths,
-    compiled graphs ask it of their inputs.
-    """
+    """A metaclass with ``type(t) == base``, which foreach paths and compiled graphs ask."""
 
     class Equal(type(base)):  # type: ignore[misc]
         def __eq__(cls, other: object) -> bool:
@@ -34,7 +32,8 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def register_hook(self, hook: Any) -> Any:
         """As on any tensor: no call for the None of a backward that reached others of a batch."""
-        return super().register_hook(lambda grad: None if grad is None else hook(grad))
+        counts = hook.__module__ == "torch.autograd.graph"  # register_multi_grad_hook's: its calls
+        return super().register_hook(lambda g: hook(g) if counts or g is not None else None)
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
         came = [True]
