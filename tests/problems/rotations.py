@@ -3,12 +3,13 @@
 import numpy as np
 import scipy.linalg
 import torch
+from scipy.spatial.transform import Rotation
 from sklearn.datasets import load_digits
 from sklearn.decomposition import FastICA
 
-from constrainedparams import Grassmann, Orthogonal, SpecialOrthogonal
+from constrainedparams import Grassmann, Orthogonal, Rotation3D, SpecialOrthogonal, Unitary
 
-from .problem import Problem
+from .problem import Problem, optimizer
 
 F64 = torch.float64
 
@@ -70,6 +71,37 @@ def procrustes() -> Problem:
     )
 
 
+def rotation_average() -> Problem:
+    """The chordal mean of rotations, by SciPy."""
+    turns = Rotation.random(20, random_state=2)
+    near = Rotation.from_rotvec(0.4 * turns.as_rotvec()) * Rotation.from_rotvec([0.3, -2.0, 0.5])
+    M = torch.from_numpy(near.as_matrix())
+    return Problem(
+        Rotation3D(),
+        torch.eye(3, dtype=F64),
+        lambda y: (y - M).square().sum(),
+        near.mean().as_matrix(),
+    )
+
+
+def unitary_synthesis() -> Problem:
+    """A product of gates is recovered up to a global phase: fidelity 1."""
+    target = torch.from_numpy(scipy.stats.unitary_group.rvs(4, random_state=4))
+
+    def fidelity(y: torch.Tensor) -> torch.Tensor:
+        return (target.conj() * y).sum().abs() / 4
+
+    return Problem(
+        Unitary(),
+        torch.eye(4, dtype=torch.complex128),
+        lambda y: 1 - fidelity(y),
+        1.0,
+        quantity=lambda y: fidelity(y),
+        make=optimizer("Adam", lr=0.05),
+        steps=300,
+    )
+
+
 def independent_components() -> Problem:
     """Whitened digits: the log-cosh contrast that FastICA of scikit-learn stops at, or better."""
     rng = np.random.default_rng(3)
@@ -102,6 +134,8 @@ PROBLEMS = {
         eigenvectors,
         principal_components,
         procrustes,
+        rotation_average,
+        unitary_synthesis,
         independent_components,
     )
 }
