@@ -141,6 +141,45 @@ def test_adopt(name):
     assert model[0]._weight_unconstrained.grad.abs().sum() > 0
 
 
+GEOTORCH = {
+    "sphere": ((3, 4), {}, cp.Sphere()),
+    "symmetric": ((3, 3), {}, cp.Symmetric()),
+    "skew": ((3, 3), {}, cp.Skew()),
+    "orthogonal": ((4, 2), {}, cp.Orthogonal()),
+    "grassmannian": ((4, 2), {}, cp.Grassmann()),
+    "almost_orthogonal": ((4, 3), {"lam": 0.5}, cp.BoundedSingularValues(0.5, 1.5)),
+    "low_rank": ((4, 3), {"rank": 2}, cp.LowRank(2)),
+    "fixed_rank": ((4, 3), {"rank": 2}, cp.FixedRank(2)),
+    "invertible": ((3, 3), {}, cp.Invertible()),
+    "sln": ((3, 3), {}, cp.SpecialLinear()),
+    "positive_definite": ((3, 3), {}, cp.PositiveDefinite()),
+    "positive_semidefinite": ((3, 3), {}, cp.PositiveSemidefinite()),
+    "positive_semidefinite_low_rank": ((3, 3), {"rank": 2}, cp.PositiveSemidefinite(2)),
+    "positive_semidefinite_fixed_rank": ((3, 3), {"rank": 2}, cp.FixedRankPositiveSemidefinite(2)),
+    "alpha_stable": ((3, 3), {"alpha": 0.5}, cp.Hurwitz(0.5)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # geotorch's own use of older names
+@pytest.mark.parametrize("name", GEOTORCH)
+def test_adopt_from_geotorch(name):
+    """The value is kept, to the precision with which geotorch has it on the set."""
+    import geotorch
+
+    torch.manual_seed(1)
+    (n, k), options, expected = GEOTORCH[name]
+    layer = nn.Linear(k, n, dtype=torch.float64)
+    getattr(geotorch, name)(layer, "weight", **options)
+    layer.double()
+    before = layer.weight.detach().clone()
+    checkpoint = copy.deepcopy(layer.state_dict())
+    adopt(layer)
+    assert constraint_of(layer, "weight") == expected
+    torch.testing.assert_close(layer.weight.detach(), before, atol=1e-6, rtol=1e-5)
+    layer.load_state_dict(checkpoint)
+    torch.testing.assert_close(layer.weight.detach(), before, atol=1e-6, rtol=1e-5)
+
+
 def test_an_old_checkpoint_of_weight_norm():
     """The keys weight_g and weight_v of torch.nn.utils.weight_norm, which torch itself converts."""
     model = parametrizations.weight_norm(nn.Linear(4, 3))

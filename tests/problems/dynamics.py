@@ -15,6 +15,7 @@ from constrainedparams import (
     PoincareBall,
     RateMatrix,
     Schur,
+    Symplectic,
 )
 
 from .problem import Problem
@@ -87,6 +88,22 @@ def transport_plan() -> Problem:
     )
 
 
+def symplectic_trace() -> Problem:
+    """min tr(S^T M S) is twice the sum of the symplectic eigenvalues of M (Williamson)."""
+    m = np.random.default_rng(2).standard_normal((4, 4))
+    m = m @ m.T + np.eye(4)
+    j = np.block([[np.zeros((2, 2)), np.eye(2)], [-np.eye(2), np.zeros((2, 2))]])
+    pairs = np.abs(np.linalg.eigvals(1j * j @ m).real)
+    M = torch.from_numpy(m)
+
+    def trace(y: torch.Tensor) -> torch.Tensor:
+        return (y * (M @ y)).sum()
+
+    return Problem(
+        Symplectic(), torch.eye(4, dtype=F64), trace, pairs.sum(), trace, retract_every=2
+    )
+
+
 def tree_in_the_poincare_ball() -> Problem:
     """A binary tree of 7 nodes, edges of length 6: the distances of networkx, to a few percent.
 
@@ -131,6 +148,7 @@ PROBLEMS = {
         continuous_dynamics,
         markov_generator,
         transport_plan,
+        symplectic_trace,
         tree_in_the_poincare_ball,
         midpoint_in_hyperbolic_space,
     )

@@ -9,6 +9,7 @@ from constrainedparams import (
     Invertible,
     LowRank,
     NuclearNormBall,
+    SpecialLinear,
     SpectralBall,
     Toeplitz,
 )
@@ -92,6 +93,17 @@ def linear_flow() -> Problem:
     )
 
 
+def smallest_of_unit_volume() -> Problem:
+    """The least Frobenius norm with determinant 1 is sqrt(n), at rotations."""
+    return Problem(
+        SpecialLinear(),
+        torch.from_numpy(_noise(4, 4, seed=9)),
+        lambda y: y.square().sum(),
+        4.0,
+        quantity=lambda y: y.square().sum(),
+    )
+
+
 PROBLEMS = {
     f.__name__: f
     for f in (
@@ -101,5 +113,6 @@ PROBLEMS = {
         soft_thresholding,
         nearest_toeplitz,
         linear_flow,
+        smallest_of_unit_volume,
     )
 }

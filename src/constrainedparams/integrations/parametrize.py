@@ -141,7 +141,8 @@ _KNOWN: dict[str, Callable[[Any, Tensor], Constraint]] = {
     ),
     "geotorch.LowRank": lambda part, _: sets.LowRank(part.rank),
     "geotorch.FixedRank": lambda part, _: sets.FixedRank(part.rank),
-    "geotorch.GLp": lambda *_: sets.Invertible(sign=1),
+    "geotorch.GLp": lambda *_: sets.Invertible(),  # half of its values have a determinant below 0
+    "geotorch.SL": lambda *_: sets.SpecialLinear(),
     "geotorch.PSD": lambda *_: sets.PositiveDefinite(),
     "geotorch.PSSD": lambda *_: sets.PositiveSemidefinite(),
     "geotorch.PSSDLowRank": lambda part, _: sets.PositiveSemidefinite(part.rank),

@@ -68,6 +68,11 @@ class SpecialLinear(MatrixConstraint):
     def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
         return self._rotation(x, base) @ i.upper_of_determinant_one(x)
 
+    def _factorization(  # type: ignore[override]
+        self, x: Tensor, base: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return {"q": self._rotation(x, base), "r": i.upper_of_determinant_one(x)}
+
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q, r = maps.positive_qr(precise(y) if y.is_complex() else i.with_positive_determinant(y))
         return i.upper_of_determinant_one_inverse(r), {"base": q}
