@@ -293,8 +293,14 @@ def test_gradient_of_y_on_request():
 
 def test_an_optimiser_of_y_is_refused_before_it_does_harm():
     layer = orthogonal()
-    with pytest.raises(ValueError, match=r"non-leaf|_weight_unconstrained"):
-        torch.optim.SGD([layer.weight], lr=0.1)
+    for frozen in (False, True):  # torch takes a tensor without grad for a leaf
+        layer.requires_grad_(not frozen)
+        with pytest.raises(RegistrationError, match=r"`module\._weight_unconstrained`"):
+            torch.optim.SGD([layer.weight], lr=0.1)
+        with pytest.raises(RegistrationError, match=r"`module\.parameters\(\)`"):
+            torch.optim.AdamW([{"params": [layer.weight]}])
+    torch.optim.SGD([layer._weight_unconstrained], lr=0.1)
+    assert not layer.weight.requires_grad and layer.weight.is_leaf
 
 
 def test_weight_decay_and_freezing_by_name():

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from ..core import optimizers, private, verified
 from ..core.isolated import isolated
 from ..core.slot import Slot
-from ..core.tensors import SLOTS, Retired, function_name, guard, guardable, raw_name, state_name
+from ..core.tensors import (
+    SLOTS,
+    Retired,
+    Unconstrained,
+    function_name,
+    guard,
+    raw_name,
+    state_name,
+)
 from ..functions.call import finite_or_raise
 from ..functions.describe import describe
 from ..functions.inverse import has_right_inverse, preimage
@@ -101,7 +109,7 @@ def prepare(
 
 def _possible(update: str, x: nn.Parameter | None) -> str:
     """Where not every write to x can be seen, its values are compared."""
-    unseen = private.degraded() or not (x is None or guardable(x))
+    unseen = private.degraded() or not (x is None or type(x) in (nn.Parameter, Unconstrained))
     return "verified" if update == "auto" and unseen else update
 
 
@@ -170,6 +178,12 @@ def retire(parameter: nn.Parameter, where: str) -> None:
     if type(parameter) is nn.Parameter:
         parameter.__class__ = Retired
         parameter._replaced = where  # type: ignore[attr-defined]
+
+
+def unguard(x: nn.Parameter) -> None:
+    """Make ``x`` a plain ``nn.Parameter`` again."""
+    if type(x) is Unconstrained:
+        x.__class__ = nn.Parameter  # type: ignore[assignment]
 
 
 def rename(module: nn.Module, old: str, new: str, parameter: nn.Parameter) -> None:

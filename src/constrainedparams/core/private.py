@@ -27,6 +27,7 @@ def _probe(owner: Any, path: str, fallback: Any) -> Any:
 disabled_torch_function = _probe(torch, "_C._disabled_torch_function_impl", None)
 unbind_copy: Any = torch.unbind_copy  # torch's annotations say that it returns None
 detach = _probe(torch, "_C.TensorBase.detach", torch.Tensor.detach)
+is_leaf = _probe(torch, "_C.TensorBase.is_leaf", torch.Tensor.is_leaf)
 requires_grad = _probe(torch, "_C.TensorBase.requires_grad", torch.Tensor.requires_grad)
 set_requires_grad = _probe(torch, "_C.TensorBase.requires_grad_", torch.Tensor.requires_grad_)
 transposed: type = _probe(nn, "modules.conv._ConvTransposeNd", nn.ConvTranspose2d)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConstraintError
+from ..errors import ConstraintError, RegistrationError
 from . import private
 
 _detach = private.detach
@@ -117,6 +117,15 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
         setattr(module, name, value)
 
     @property
+    def is_leaf(self) -> bool:  # type: ignore[override]
+        if sys._getframe(1).f_code.co_name == "add_param_group":  # an optimiser asks
+            raise RegistrationError(
+                f"`{self._home[1]}` is y = f(x), which no optimiser can hold. Give it "
+                f"`module.{raw_name(self._home[1])}`, or all of `module.parameters()`."
+            )
+        return private.is_leaf.__get__(self)
+
+    @property
     def grad(self) -> Tensor | None:
         if not hasattr(self, "_home") or self.is_leaf or self.retains_grad:
             return private.tensor_grad.__get__(self)
@@ -200,14 +209,3 @@ def guard(x: Tensor) -> None:
     """Watch ``x``: plain parameters only, subclasses of others keep their own class."""
     if type(x) is nn.Parameter:
         x.__class__ = Unconstrained
-
-
-def guardable(x: nn.Parameter) -> bool:
-    """Whether writes to ``x.data`` will be seen."""
-    return type(x) in (nn.Parameter, Unconstrained)
-
-
-def unguard(x: nn.Parameter) -> None:
-    """Make ``x`` a plain ``nn.Parameter`` again."""
-    if type(x) is Unconstrained:
-        x.__class__ = nn.Parameter  # type: ignore[assignment]

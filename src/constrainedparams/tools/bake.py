@@ -6,10 +6,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..attach.registration import retire
+from ..attach.registration import retire, unguard
 from ..attach.validation import refuse_wrapped
 from ..core.slot import Slot
-from ..core.tensors import raw_name, unguard
+from ..core.tensors import raw_name
 from ..errors import PendingGradients
 from ..sets.contract import Constraint
 from .peek import constrained, peek

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..attach.classes import set_class
-from ..attach.registration import rename
+from ..attach.registration import rename, unguard
 from ..attach.tie import shared as is_shared
 from ..attach.validation import refuse_wrapped
-from ..core.tensors import SLOTS, function_name, raw_name, state_name, unguard
+from ..core.tensors import SLOTS, function_name, raw_name, state_name
 from ..errors import PendingGradients, RegistrationError
 from .queries import slot_of
 
