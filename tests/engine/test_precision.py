@@ -198,3 +198,13 @@ def test_deferred_sums_of_half_are_those_of_the_naive_model():
     (want,) = torch.autograd.grad(skew_exp(wide), wide, 4 * upstream.float())
     scale = want.abs().max().item()
     equal(x.grad.float(), want, rtol=0.02, atol=0.01 * scale)
+
+
+def test_a_complex_gradient_is_not_lazily_conjugated():
+    """torch's Adam views x.grad as real, which an unresolved conjugate refuses."""
+    module = nn.Module()
+    module.u = nn.Parameter(torch.randn(3, 2, dtype=torch.complex128))
+    cp.register_constrained_parameter(module, "u", lambda x: (x.mH * 2).mH.conj())
+    loss_of(module.u).backward()
+    assert not module._u_unconstrained.grad.is_conj()
+    torch.optim.Adam(module.parameters()).step()

@@ -43,7 +43,8 @@ class Graph:
             return (None,) * len(self.leaves)
         edges, cotangents = zip(*pairs, strict=True)
         with without_autocast(cotangents[0].device):
-            found = iter(private.gradients(edges, tuple(wanted), cotangents, create_graph))
+            pulled = private.gradients(edges, tuple(wanted), cotangents, create_graph)
+        found = iter([g if g is None else g.resolve_conj() for g in pulled])  # as optimisers ask
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
 
     def derivative(self, result: Gradients, _: Gradients, own: list[Tensor]) -> "Graph":
