@@ -30,13 +30,13 @@ class Kernel(NamedTuple):
     Args:
         there: inputs -> (value, kept): ``kept`` is a tuple of tensors with the batch axes of the
             inputs, and of objects that are none.
-        back: (g, inputs, kept) -> gradients of the inputs; linear in ``g``.
+        back: (g, inputs, kept) -> gradients of the inputs (None: a constant); linear in ``g``.
         again: (g, *inputs) -> the same, in operations with derivatives of their own.
         with_value: whether ``kept`` in ``back`` begins with the value.
     """
 
     there: Callable[..., tuple[Tensor, tuple[Any, ...]]]
-    back: Callable[..., tuple[Tensor, ...]]
+    back: Callable[..., tuple[Tensor | None, ...]]
     again: Callable[..., tuple[Tensor, ...]]
     with_value: bool = False
 
@@ -134,7 +134,8 @@ def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor
         g, *known = map(Tensor.resolve_conj, tensors)
         found, kept = kernel.there(*known)
         kept = (found, *kept) if kernel.with_value else kept
-        return [t.contiguous() for t in kernel.back(g, tuple(known), kept)]
+        grads: Any = kernel.back(g, tuple(known), kept)
+        return [t.contiguous() for t in grads]
 
     register: Any = torch.library.custom_op
     place = f"constrainedparams::{name}"

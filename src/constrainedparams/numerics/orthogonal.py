@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .elementary import determinant_sign, precise, with_value
-from .kernel import is_traced
+from .kernel import Kernel, adjoint, is_traced
 from .polar import polar_factor
 from .skew import skew
 from .skew_exponential import expm_skew
@@ -109,13 +109,51 @@ def transport(base: Tensor, z: Tensor) -> Tensor:
     n, k = base.shape[-2:]
     if n == k:
         return base @ z
+    base = base.detach().expand(z.shape)
+    if is_traced(z) or z.numel() == 0:
+        return _reflected(z, *_reflectors(base))
+    return _TRANSPORT(base, z)
+
+
+def _reflectors(base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """V, T and the diagonal of D. Two thirds of the time of a transport and its way back."""
     packed, tau = torch.geqrf(base)
-    v = packed.tril(-1) + first_columns(packed)
-    phase = torch.diagonal(packed, dim1=-2, dim2=-1).sgn()
-    identity = torch.eye(k, dtype=v.dtype, device=v.device)
-    mixing = identity + tau.unsqueeze(-1) * (v.mH @ v).triu(1)
+    phase = torch.diagonal(packed, dim1=-2, dim2=-1).sgn().unsqueeze(-2)
+    v = packed.tril_(-1)
+    torch.diagonal(v, dim1=-2, dim2=-1).fill_(1)
+    identity = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
+    mixing = identity + tau.unsqueeze(-1) * (adjoint(v) @ v).triu(1)
     t = torch.linalg.solve_triangular(mixing, torch.diag_embed(tau), upper=True)
-    return (z - v @ (t @ (v.mH @ z))) * phase.unsqueeze(-2)
+    return v, t, phase
+
+
+def _reflected(z: Tensor, v: Tensor, t: Tensor, phase: Tensor) -> Tensor:
+    return (z - v @ (t @ (adjoint(v) @ z))) * phase
+
+
+def _transported(base: Tensor, z: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    v, t, phase = _reflectors(base)
+    y = v @ (t @ (adjoint(v) @ z))
+    return torch.sub(z, y, out=y).mul_(phase), (v, t, phase)
+
+
+def _transported_back(
+    g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]
+) -> tuple[None, Tensor]:
+    del inputs
+    v, t, phase = kept
+    g = g * phase.conj()
+    return None, g - v @ (adjoint(t) @ (adjoint(v) @ g))
+
+
+def _transported_again(g: Tensor, base: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    del z
+    v, t, phase = _reflectors(base)
+    g = g * phase.conj()
+    return torch.zeros_like(base), g - v @ (t.mH @ (v.mH @ g))
+
+
+_TRANSPORT = Kernel(_transported, _transported_back, _transported_again)
 
 
 def moved(z: Tensor, base: Tensor | None) -> Tensor:
@@ -144,7 +182,7 @@ class _Polish(torch.autograd.Function):
         once = y + 0.5 * (y @ missing)
         # The step leaves 3/8 of the square of what is missing.
         enough = y.device.type == "cpu" and not bool(
-            missing.abs().amax() > torch.finfo(y.dtype).eps ** 0.5 / y.shape[-1]
+            torch.linalg.matrix_norm(missing).amax() > torch.finfo(y.dtype).eps ** 0.5
         )
         return once if enough else newton_schulz(once)
 

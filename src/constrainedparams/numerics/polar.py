@@ -82,7 +82,7 @@ def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]) -> tuple
     if x.shape[-2] == x.shape[-1]:  # nothing is off the columns of y, and P^-1 blows up rounding
         return (y @ z.to(y.dtype),)
     left, right = inverse.to(y.dtype), (z - c @ inverse).to(y.dtype)
-    return (torch.cat(sum_of_products(g, left, y, right), dim=-2),)
+    return (sum_of_products(g, left, y, right),)
 
 
 # the way back in operations with derivatives of their own -----------------------------------------

@@ -36,9 +36,7 @@ __all__ = [
 
 
 def blocks(r: Tensor) -> tuple[Tensor, ...]:
-    """``r`` in up to 8 groups of rows: their copies in double precision are small and soon gone."""
-    if r.dtype in (torch.float64, torch.complex128):
-        return (r,)
+    """``r`` in up to 8 groups of rows: copies of one, and products with it, are small and gone."""
     return r.split(max(512, -(-r.shape[-2] // 8)), dim=-2)
 
 
@@ -55,14 +53,24 @@ def double_product(r: Tensor, small: Tensor, top: Tensor | None = None) -> Tenso
     y = r.new_empty((*r.shape[:-2], above + r.shape[-2], small.shape[-1]))
     if top is not None:
         y[..., :above, :] = top
-    for part, block in zip(blocks(y[..., above:, :]), blocks(r), strict=True):
+    for part, block in zip(blocks(y.narrow(-2, above, r.shape[-2])), blocks(r), strict=True):
         part.copy_(precise(block) @ small)
     return y
 
 
-def sum_of_products(a: Tensor, left: Tensor, b: Tensor, right: Tensor) -> list[Tensor]:
-    """a left + b right, in blocks of rows."""
-    return [(p @ left).add_(q @ right) for p, q in zip(blocks(a), blocks(b), strict=True)]
+def sum_of_products(
+    a: Tensor, left: Tensor, b: Tensor, right: Tensor, top: Tensor | None = None
+) -> Tensor:
+    """[top; a left + b right] without another array of n rows."""
+    above = 0 if top is None else top.shape[-2]
+    y = a.new_empty((*a.shape[:-2], above + a.shape[-2], a.shape[-1]))
+    if top is not None:
+        y[..., :above, :] = top
+    for part, p, q in zip(
+        blocks(y.narrow(-2, above, a.shape[-2])), blocks(a), blocks(b), strict=True
+    ):
+        part.copy_((p @ left).add_(q @ right))
+    return y
 
 
 # functions of S and P -----------------------------------------------------------------------------
@@ -214,8 +222,7 @@ def _back(
     r, g2 = x[..., k:, :], g[..., k:, :]
     gs, gp = core.back(precise(g[..., :k, :]), precise(adjoint(r) @ g2), tuple(others))
     left, right = adjoint(f).to(x.dtype), (gp + adjoint(gp)).to(x.dtype)
-    rest = sum_of_products(g2, left, r, right)
-    return (torch.cat((skew_adjoint(gs).to(x.dtype), *rest), dim=-2),)
+    return (sum_of_products(g2, left, r, right, top=skew_adjoint(gs)),)
 
 
 def _kernel(core: _Core, formula: Callable[[Tensor], Tensor]) -> Kernel:

@@ -45,10 +45,8 @@ class Rotation3D(MatrixConstraint):
     Example:
         >>> import torch
         >>> from constrainedparams import Rotation3D
-        >>> Rotation3D("quaternion")(torch.tensor([1.0, 0.0, 0.0, 1.0])).round()
-        tensor([[0., -1., 0.],
-                [1., 0., 0.],
-                [0., 0., 1.]])
+        >>> Rotation3D("quaternion")(torch.tensor([1.0, 0.0, 0.0, 1.0])).round().int().tolist()
+        [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
         >>> Rotation3D().right_inverse(torch.eye(3)).shape
         torch.Size([3, 2])
     """
