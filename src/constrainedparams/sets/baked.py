@@ -12,18 +12,23 @@ tensor: Any  # see __getattr__
 
 
 class Numbers:
-    """The entries of a constant as nested lists: what can be a tensor anywhere."""
+    """The entries of a constant as an array, which no transform or mode of torch knows."""
 
-    def __init__(self, entries: Any) -> None:
-        self.entries = entries
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    @property
+    def entries(self) -> Any:
+        """Nested lists: what can become a tensor anywhere."""
+        return self._array.tolist()
 
 
 _known: weakref.WeakValueDictionary[str, Numbers] = weakref.WeakValueDictionary()
 
 
-def numbers_of(digest: str, entries: Any) -> Numbers:
+def numbers_of(digest: str, array: Any) -> Numbers:
     """Those of equal constants are one object; the digest leads to it while one of them lives."""
-    return _known.setdefault(digest, Numbers(entries))
+    return _known.setdefault(digest, Numbers(array))
 
 
 def _tensor(digest: str, like: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Constant:
         kind = f"{tuple(tensor.shape)} {tensor.dtype} ".encode()
         self._digest = hashlib.sha256(kind + self.value.numpy().tobytes()).hexdigest()
         self._hash = hash(self._digest)
-        self._numbers = baked.numbers_of(self._digest, self.value.tolist())
+        self._numbers = baked.numbers_of(self._digest, self.value.numpy())
         self._made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:

@@ -57,9 +57,10 @@ class Constraint(ABC):
     serves any number of layers. The methods below are final. A new set is a frozen dataclass that
     implements the hooks ``_forward``, ``_right_inverse``, ``_residual``, ``_project``, ``_sample``,
     ``_dimension`` (and, where they apply, ``_check``, ``_tolerance``, ``_round``, ``_polish``,
-    ``_retract``, ``_log_abs_det_jacobian``, ``_check_options``) and the four properties. Hooks get
-    vectors or matrices along the last axes (``dim`` and ``view`` are undone) in at least float32,
-    and may assume that shape and dtype were checked.
+    ``_retract``, ``_log_abs_det_jacobian``, ``_check_options``, and for an x of another shape
+    ``_unconstrained_shape`` and ``_constrained_shape``) and the four properties. Hooks get vectors
+    or matrices along the last axes (``dim`` and ``view`` are undone; an x of another shape is left
+    as it is by ``view``) in at least float32, and may assume that shape and dtype were checked.
 
     Shapes: S is the shape of y. x has the shape ``unconstrained_shape(S)``. "Batch shape" is S
     without the axes of one element of the set: one number for each element in y.
