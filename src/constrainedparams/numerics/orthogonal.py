@@ -21,6 +21,7 @@ __all__ = [
     "exponential_from",
     "first_columns",
     "haar",
+    "log_det_cayley",
     "moved",
     "newton_schulz",
     "polar",
@@ -62,6 +63,30 @@ def cayley(x: Tensor) -> Tensor:
         (..., n, k), I_{n x k} at x = 0; real results have no eigenvalue -1 when n = k.
     """
     return _cayley_square(x, None) if x.shape[-2] == x.shape[-1] else cayley_tall(x)
+
+
+def log_det_cayley(x: Tensor) -> Tensor:
+    """log of the volume that :func:`cayley` makes of a volume of x, in the uniform measure.
+
+    With C = (I - A/2)^-1 the unitary Q = C (I + A/2) moves by Q^H dQ = C^H dA C. In the first k
+    columns, dA = [[dS, -dR^H], [dR, *]] and H = C_11: dS alone gives H^H dS H on top, a factor
+    |det H|^(k - 1); with the top held, dS = (dR^H R - R^H dR)/2, and what is left below is dR H,
+    since C_22^H + R H^H R^H/4 = I: a factor |det H|^(n - k). Together |det H|^(n - 1), of complex
+    matrices (dS with its imaginary diagonal) |det H|^(2 n); H = (I - S/2 + R^H R/4)^-1. For n = k
+    it is the density of Haar measure under the Cayley transform.
+
+    Args:
+        x: (..., n, k) with n >= k.
+
+    Returns:
+        (...): volume of the entries of Q^H dy, of its top block those below the diagonal.
+    """
+    n, k = x.shape[-2:]
+    identity = torch.eye(k, dtype=x.dtype, device=x.device)
+    inverse = identity - 0.5 * skew(x[..., :k, :])
+    if n > k:
+        inverse = inverse + 0.25 * (x[..., k:, :].mH @ x[..., k:, :])
+    return -(2 * n if x.is_complex() else n - 1) * torch.linalg.slogdet(inverse)[1]
 
 
 def _cayley_square(x: Tensor, base: Tensor | None) -> Tensor:

@@ -190,6 +190,8 @@ class Constraint(ABC):
 
         Over the numbers of x that f reads, and as many of y: all entries, or the free ones of a
         set that fixes the others (a triangle of symmetric matrices, the entries that are not 0).
+        Of orthonormal columns those of Q^H dy, Q a constant unitary matrix that begins with y: a
+        density in x becomes one with respect to the uniform (Haar) measure.
 
         Raises:
             ConstraintError: f is not one-to-one onto an open set of these, so there is none.

@@ -65,6 +65,11 @@ class Orthonormal(MatrixConstraint):
         near = self._project(y)
         return (near, {}) if self.map == _POLAR else (torch.zeros_like(y), {"base": near})
 
+    def _log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
+        if not (self.map == "cayley" and self.one_to_one):
+            return super()._log_abs_det_jacobian(x, **state)
+        return maps.log_det_cayley(x if x.shape[-2] >= x.shape[-1] else x.mH)
+
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self._right_inverse(self._forward(x, **state))
 

@@ -22,6 +22,20 @@ __all__ = ["ROWS"]
 Points = dict[str, Callable[[Tensor], Tensor]]
 
 
+def _frame(y: Tensor) -> Tensor:
+    """Q^H y, Q a constant that begins with y: the real numbers below the diagonal (and on it)."""
+    y = y if y.shape[-2] >= y.shape[-1] else y.mH
+    k, start = y.shape[-1], y.detach()
+    rest = torch.linalg.qr(start, mode="complete")[0][..., k:]
+    turned = torch.cat((start, rest), dim=-1).mH @ y
+    rows, columns = torch.tril_indices(turned.shape[-2], k, offset=-1)
+    free = turned[..., rows, columns].flatten()
+    if not y.is_complex():
+        return free
+    diagonal = torch.diagonal(turned, dim1=-2, dim2=-1).imag.flatten()
+    return torch.cat((torch.view_as_real(free).flatten(), diagonal))
+
+
 def _case(
     constraint: Orthonormal,
     shape: tuple[int, ...],
@@ -29,6 +43,7 @@ def _case(
     awkward: Points | None = None,
     bad_shapes: tuple[tuple[int, ...], ...] = ((4,), ()),
 ) -> Case:
+    has_density = constraint.map == "cayley" and not isinstance(constraint, Grassmann)
     points = {} if constraint.view else {"identity": identity, "half turn": half_turn}
     off: Points = {
         "one entry off": bump,
@@ -43,6 +58,7 @@ def _case(
         awkward={**points, **(awkward or {})},
         bad_shapes=bad_shapes,
         batched=not constraint.view,
+        coordinates=(lambda y: _frame(constraint._read(y))) if has_density else None,
     )
 
 
