@@ -1,6 +1,8 @@
 """A slot is replaced by one assignment: threads may compute twice, none reads a torn or old value."""
 
+import copy
 import threading
+import time
 
 import pytest
 import torch
@@ -38,6 +40,17 @@ def spread(x):
     """A number to a vector; x is read once, then several steps: a torn value is not constant."""
     y = x.exp()
     return torch.cat([y * torch.ones(8) for _ in range(4)])
+
+
+class Softplus(nn.Module):
+    """f with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.8))
+
+    def forward(self, x):
+        return nn.functional.softplus(self.slope * x)
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
@@ -100,32 +113,119 @@ def test_a_load_while_f_runs_is_not_lost():
     assert_fresh(layer, torch.tanh)
 
 
-def test_training_in_eight_threads_with_separate_models():
-    def train(seed):
-        generator = torch.Generator().manual_seed(seed)
-        layer = constrained_linear(skew_exp)
-        with torch.no_grad():
-            layer._weight_unconstrained.copy_(torch.rand(4, 4, generator=generator))
-        optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9)
-        for _ in range(10):
-            optimizer.zero_grad()
-            for _ in range(3):
-                loss_of(layer(torch.rand(2, 4, generator=generator))).backward()
-            with torch.no_grad():
-                _ = layer.weight
-            optimizer.step()
-        return layer.weight.detach().clone()
+@pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
+@pytest.mark.parametrize("map_", ["exp", "cayley"])
+def test_readers_of_a_set_with_map_state_while_another_thread_loads(map_, assign):
+    """x and base are two tensors of a checkpoint; whatever is read is finite and on the set."""
+    layer, other = (constrained_linear(cp.Orthogonal(map_)) for _ in range(2))
+    states = [copy.deepcopy(each.state_dict()) for each in (layer, other)]
+    done = threading.Event()
 
-    want = {seed: train(seed) for seed in range(8)}
+    def read():
+        torch.set_default_dtype(torch.float64)
+        while not done.is_set():
+            with torch.inference_mode():
+                y = layer.weight.clone()
+            defect = y.mT @ y - torch.eye(4)
+            assert defect.abs().max() < 1e-12
+
+    def load():
+        try:
+            for k in range(100):
+                layer.load_state_dict(copy.deepcopy(states[k % 2]), assign=assign)
+        finally:
+            done.set()
+
+    run(load, read, read)
+    equal(layer.weight, other.weight)
+    loss_of(layer.weight).backward()
+    loss_of(other.weight).backward()
+    equal(layer._weight_unconstrained.grad, other._weight_unconstrained.grad)
+
+
+KINDS = {
+    "callable": lambda: skew_exp,
+    "exp": cp.Orthogonal,
+    "cayley": lambda: cp.Orthogonal("cayley"),
+    "positive definite": cp.PositiveDefinite,
+    "module": Softplus,
+}
+
+
+def train(layer, seed, steps=6):
+    """Micro-batches, deferral, a read without grad, a step."""
+    torch.set_default_dtype(torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9, fused=seed % 2 == 0)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with cp.deferred_pullback(layer):
+            loss_of(layer(torch.rand(2, 4, generator=generator))).backward()
+        for _ in range(2):
+            loss_of(layer(torch.rand(2, 4, generator=generator))).backward()
+        with torch.inference_mode():
+            _ = layer.weight
+        optimizer.step()
+    return layer.weight.detach().clone()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_in_eight_threads_with_separate_models(kind):
+    layers = [constrained_linear(KINDS[kind]()) for _ in range(8)]
+    want = [train(copy.deepcopy(layer), seed) for seed, layer in enumerate(layers)]
     got = {}
 
     def work(seed):
-        torch.set_default_dtype(torch.float64)
-        got[seed] = train(seed)
+        got[seed] = train(layers[seed], seed)
 
     run(*[lambda s=seed: work(s) for seed in range(8)])
     for seed in range(8):
         equal(got[seed], want[seed])
+        assert_in_order(layers[seed])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_model_under_a_lock(kind):
+    """Four threads take turns at one model: what comes out is what the same turns give in one."""
+    layer = constrained_linear(KINDS[kind]())
+    twin, turns, lock = copy.deepcopy(layer), [], threading.Lock()
+    before = cp.statistics(layer)["weight"].evaluations
+
+    def turn(model, seed):
+        torch.set_default_dtype(torch.float64)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
+        for _ in range(2):
+            loss_of(model(torch.full((2, 4), 0.1 + 0.05 * seed))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def work(seed):
+        for k in range(5):
+            with lock:
+                turns.append(4 * k + seed)
+                turn(layer, 4 * k + seed)
+            time.sleep(0)
+
+    run(*[lambda s=seed: work(s) for seed in range(4)])
+    for seed in turns:
+        turn(twin, seed)
+    assert len(turns) == 20
+    assert bool(torch.isfinite(twin.weight.detach()).all())
+    equal(layer.weight, twin.weight)
+    assert cp.statistics(layer)["weight"].evaluations <= before + 21
+    assert_in_order(layer)
+
+
+def assert_in_order(layer):
+    """Nothing is left of the threads: a change is seen, and a copy agrees."""
+    with torch.no_grad():
+        layer._weight_unconstrained.add_(0.01)
+    fresh = copy.deepcopy(layer)
+    equal(layer.weight, fresh.weight)
+    for each in (layer, fresh):
+        each.zero_grad()
+        loss_of(each.weight).backward()
+    equal(layer._weight_unconstrained.grad, fresh._weight_unconstrained.grad)
 
 
 def test_grad_mode_of_one_thread_is_not_that_of_another():
