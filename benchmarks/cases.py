@@ -1,18 +1,26 @@
 """What the benchmark of kernels measures: a set in a shape, where x stands, and the goal."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from constrainedparams import (
     Constraint,
+    DoublyStochastic,
     Grassmann,
+    Hurwitz,
     Invertible,
     LowRank,
     Orthogonal,
     PositiveDefinite,
+    Schur,
+    SpecialLinear,
     SpectralBall,
+    Symplectic,
 )
+from constrainedparams.numerics.exponential import expm
 
 from .pairs import Step
 
@@ -26,7 +34,7 @@ class Case:
     """One row.
 
     Args:
-        constraint, shape: f, and the shape of y.
+        constraint, shape: f, and the shape of y; f may be a plain function of a matrix.
         goal: products of the same size that one value and its gradient may cost.
         peers: the family in :mod:`benchmarks.peers` that does the same job.
         norm: about the spectral norm of x (an exponential costs more the larger x is).
@@ -34,7 +42,7 @@ class Case:
             than a time.
     """
 
-    constraint: Constraint
+    constraint: Constraint | Callable[[Tensor], Tensor]
     shape: Shape
     goal: float | None = None
     peers: str = ""
@@ -42,7 +50,9 @@ class Case:
     counted: bool = field(default=False)
 
     def __str__(self) -> str:
-        return f"{self.constraint!r}, {' x '.join(map(str, self.shape))}"
+        f = self.constraint
+        name = repr(f) if isinstance(f, Constraint) else f.__name__
+        return f"{name}, {' x '.join(map(str, self.shape))}"
 
 
 EXP, CAYLEY = Orthogonal(), Orthogonal("cayley")
@@ -65,6 +75,13 @@ CASES = (
     Case(SpectralBall(), (1024, 64)),
     Case(LowRank(16), (512, 512)),
     Case(Invertible(), (512, 512)),
+    Case(SpecialLinear(), (512, 512)),
+    Case(Symplectic(), (512, 512)),
+    Case(expm, (512, 512), 15, "exponential", counted=True),
+    Case(Schur(), (256, 256)),
+    Case(Hurwitz(), (256, 256), None, "Hurwitz"),
+    Case(DoublyStochastic(), (64, 64), None, "doubly stochastic"),
+    Case(DoublyStochastic(), (1024, 1024), None, "doubly stochastic"),
 )
 QUICK = (Case(EXP, (64, 64), 1e3, ORTHONORMAL, counted=True), Case(CAYLEY, (48, 8)))
 
@@ -72,14 +89,17 @@ QUICK = (Case(EXP, (64, 64), 1e3, ORTHONORMAL, counted=True), Case(CAYLEY, (48, 
 def there_and_back(case: Case) -> Step:
     """One value of f at a base point of its own, and the gradient of it."""
     torch.manual_seed(0)
-    y = case.constraint.sample(case.shape)
-    found = case.constraint.right_inverse(y)
+    f, g = case.constraint, torch.randn(case.shape)
+    if not isinstance(f, Constraint):
+        # A matrix of normal entries has the norm 2 sqrt(n).
+        x = (0.5 * case.norm * case.shape[-1] ** -0.5 * torch.randn(case.shape)).requires_grad_()
+        return lambda: torch.autograd.grad(f(x), x, g)
+    found = f.right_inverse(f.sample(case.shape))
     like, state = found if isinstance(found, tuple) else (found, {})
     n = max(case.shape[-2:])
     # The skew matrix of normal entries below the diagonal has the norm 2 sqrt(n).
     x = (0.5 * case.norm * n**-0.5 * torch.randn_like(like) + like).requires_grad_()
-    g = torch.randn(case.shape)
-    return lambda: torch.autograd.grad(case.constraint(x, **state), x, g)
+    return lambda: torch.autograd.grad(f(x, **state), x, g)
 
 
 def product(shape: Shape, repeats: int) -> Step:

@@ -95,16 +95,20 @@ def _norms(a: Tensor) -> Tensor:
     return torch.stack(found, dim=-1).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _reach(lower: Tensor, higher: Tensor, power: int) -> Tensor:
-    """An upper bound of |A^k|^(1/k), k = 2, 3, 4, ..., in whichever norm it is smallest (...).
+def _reach_of_two(one: Tensor, two: Tensor) -> Tensor:
+    """An upper bound of |A^k|^(1/k), k > 1, in whichever norm it is smallest (...).
 
-    In place of |A| it bounds what is left out of a series that begins later (Al-Mohy and Higham
-    2009): every k > 1 is a sum of 2 and 3. Given |A^p| and |A^(p+1)|, or for p = 1 |A| and |A^2|,
-    of which |A^3| <= |A| |A^2|.
+    Every k is a sum of 2 and 3, and |A^3| <= |A| |A^2|: in place of |A| it bounds what is left out
+    of the series (Al-Mohy and Higham 2009).
     """
-    if power == 1:
-        lower, higher = higher, lower * higher
-    return torch.maximum(lower ** (1 / 2), higher ** (1 / 3)).amin(-1)
+    return torch.maximum(two ** (1 / 2), (one * two) ** (1 / 3)).amin(-1)
+
+
+def _reach_of_three(two: Tensor, three: Tensor) -> Tensor:
+    """The same for k > 11, from |A^2| and |A^3|: at most two of the summands of k are a 2."""
+    d2, d3 = two ** (1 / 2), three ** (1 / 3)
+    ratio = (d2 / d3.clamp_min(torch.finfo(d3.dtype).tiny)).clamp_min(1.0)
+    return torch.where(d3 > 0, d3 * ratio ** (4 / 13), d3).amin(-1)
 
 
 def _unit(a: Tensor) -> Tensor:
@@ -137,13 +141,13 @@ def _planned(a: Tensor) -> tuple[_Plan, Tensor, list[Tensor]]:
     powers.append(powers[0] @ powers[0])
     norms = [_norms(p) for p in powers]
     size = unit[..., 0, 0]
-    reach = size * _reach(norms[0], norms[1], 1)
+    reach = size * _reach_of_two(*norms)
     is_single = a.dtype in (torch.float32, torch.complex64)
     limits = [s.single if is_single else s.double for s in _SCHEMES]
     largest = float(reach.amax())
     if largest > limits[1]:
         powers.append(powers[1] @ powers[0])
-        reach = torch.minimum(reach, size * _reach(norms[1], _norms(powers[2]), 2))
+        reach = torch.minimum(reach, size * _reach_of_three(norms[1], _norms(powers[2])))
         largest = float(reach.amax())
     fitting = [i for i, limit in enumerate(limits) if largest <= limit]
     scheme = min(max(fitting[0], 2 if len(powers) > 2 else 0) if fitting else 3, 3)
