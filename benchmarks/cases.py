@@ -79,7 +79,7 @@ CASES = (
     Case(Symplectic(), (512, 512)),
     Case(expm, (512, 512), 15, "exponential", counted=True),
     Case(Schur(), (256, 256)),
-    Case(Hurwitz(), (256, 256), None, "Hurwitz"),
+    Case(Hurwitz(), (256, 256)),
     Case(DoublyStochastic(), (64, 64), None, "doubly stochastic"),
     Case(DoublyStochastic(), (1024, 1024), None, "doubly stochastic"),
 )

@@ -115,7 +115,6 @@ PEERS: dict[str, dict[str, Peer]] = {
     },
     "spectral norm": {"torch spectral_norm": _spectral},
     "exponential": {"torch.matrix_exp": _matrix_exp},
-    "Hurwitz": {"geotorch": _geotorch("alpha_stable", alpha=0.0)},
     "doubly stochastic": {
         "20 iterations": _sinkhorn,
         "geoopt retraction": _retraction(geoopt.BirkhoffPolytope, _bistochastic),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .definite import factor, factor_inverse, gram
 from .elementary import precise
+from .kernel import Kernel, adjoint, by_formula, is_traced, operator
 from .lyapunov import lyapunov, stein
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "decaying_inverse",
     "log_pairs",
     "returns",
+    "rounding",
     "skew_above",
     "spectral_radius",
     "stable",
@@ -52,8 +54,36 @@ def contracting_factor(x: Tensor) -> Tensor:
     return torch.diagonal(r, dim1=-2, dim2=-1).sgn().conj().unsqueeze(-1) * r
 
 
-def contracting(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A = R^-1 X with R^H R = I + X^H X, of spectral radius below 1; and R.
+def _solved(x: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(contracting_factor(x), x, upper=True)
+
+
+def _there(x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+    r = contracting_factor(x)
+    return torch.linalg.solve_triangular(r, x, upper=True), (r,)
+
+
+def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]) -> tuple[Tensor]:
+    """With C = X R^-1 and dY = dX R^-1: R dA R^-1 = dY - up(C^H dY + dY^H C) C.
+
+    up(H) is the upper triangle with half of the diagonal: dR R^-1, whose Hermitian sum is H.
+    """
+    (x,), (r,) = inputs, kept
+    solve = torch.linalg.solve_triangular
+    c = solve(r, x, upper=True, left=False)
+    g = solve(adjoint(r), g @ adjoint(r), upper=False)
+    u = (g @ adjoint(c)).triu()
+    u = u - 0.5 * torch.diag_embed(torch.diagonal(u, dim1=-2, dim2=-1))
+    g = g - c @ (u + adjoint(u))
+    return (solve(adjoint(r), g, upper=False, left=False),)
+
+
+_CONTRACTING = Kernel(_there, _back, by_formula(_solved))
+_operator = operator("contracting", _CONTRACTING)
+
+
+def contracting(x: Tensor) -> Tensor:
+    """A = R^-1 X with R^H R = I + X^H X, of spectral radius below 1.
 
     P = R^H R solves P - A^H P A = I + X^H X - X^H X = I, so x^H P x decreases along x -> A x. The
     other way, an A with spectral radius below 1 has one such P, and X = R A.
@@ -61,8 +91,9 @@ def contracting(x: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         x: (..., n, n), real or complex.
     """
-    r = contracting_factor(x)
-    return torch.linalg.solve_triangular(r, x, upper=True), r
+    if x.numel() == 0:
+        return x.clone()
+    return _operator(x) if is_traced(x) else _CONTRACTING(x)
 
 
 def contracting_inverse(a: Tensor) -> Tensor:
@@ -99,8 +130,8 @@ def decaying(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return s @ gram(l), s, l
 
 
-def decaying_inverse(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """The x for which decaying(x) in ``dtype`` is A; not finite where P is not definite.
+def decaying_inverse(a: Tensor) -> Tensor:
+    """The x with decaying(x) = A, in double precision; not finite where P is not definite.
 
     P = U U^H with U upper triangular, by Cholesky from the last row up, and L = U^-H.
     """
@@ -112,7 +143,7 @@ def decaying_inverse(a: Tensor, dtype: torch.dtype) -> Tensor:
     l = torch.linalg.solve_triangular(u, one.expand(u.shape), upper=True).mH
     s = wide @ p + one
     s = 0.5 * (s - s.mH)
-    x = factor_inverse(l, dtype) + s.triu(1)
+    x = factor_inverse(l, l.dtype) + s.triu(1)
     return x + torch.diag_embed(torch.diagonal(s, dim1=-2, dim2=-1)) if a.is_complex() else x
 
 
@@ -123,6 +154,11 @@ def returns(back: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 # rounding ----------------------------------------------------------------------------------------
+
+
+def rounding(x: Tensor) -> float:
+    """How far a matrix computed in double precision and rounded to that of x may be off."""
+    return torch.finfo(x.dtype).eps + 8 * x.shape[-1] * torch.finfo(torch.float64).eps
 
 
 # An operator, because what it costs depends on values: eigenvalues are for the few that need them.

@@ -72,15 +72,13 @@ class Hurwitz(MatrixConstraint):
         return not_square(shape, "A linear system has as many equations as states.")
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        a, skew, l = s.decaying(x)
-        y = a - self.alpha * d.identity_like(x)
+        a, _, l = s.decaying(precise(x))
+        y = (a - self.alpha * d.identity_like(a)).to(x.dtype)
         # (A + E) P + P (A + E)^H < 0 holds when |E| |P| < 1, P = L^-H L^-1.
-        one = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(x.shape)
+        one = torch.eye(x.shape[-1], dtype=l.dtype, device=x.device).expand(x.shape)
         inverse = torch.linalg.solve_triangular(l.detach(), one, upper=False)
-        sizes = [torch.linalg.matrix_norm(t.detach()) for t in (skew, l, inverse)]
-        size = sizes[0] * sizes[1] ** 2 + abs(self.alpha)
-        error = 4 * x.shape[-1] * torch.finfo(x.dtype).eps * size
-        sure = error * sizes[2] ** 2 < 0.5
+        size = torch.linalg.matrix_norm(a.detach()) + abs(self.alpha)
+        sure = s.rounding(x) * size * torch.linalg.matrix_norm(inverse).square() < 0.5
         return with_value(y, s.stable(y.detach(), sure, bound=-self.alpha, disc=False))
 
     def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -94,7 +92,7 @@ class Hurwitz(MatrixConstraint):
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         a = precise(y) + self.alpha * d.identity_like(precise(y))
-        x = s.decaying_inverse(a, y.dtype)
+        x = s.decaying_inverse(a)
         if not bool(s.returns(s.decaying(x)[0], a, y.dtype)):
             raise ConstraintViolation(
                 f"the value is in {self!r} but too near to its bound for an x in double precision: "

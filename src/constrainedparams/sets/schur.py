@@ -69,12 +69,14 @@ class Schur(MatrixConstraint):
         return not_square(shape, "For a rectangular weight bound singular values instead.")
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        a, r = s.contracting(precise(x))
+        a = s.contracting(precise(x))
         y = (self.radius * a).to(x.dtype)
-        # (A + E)^H P (A + E) - P < 0 holds when 2 |E| |R| |X| + |E|^2 |P| < 1, P = R^H R.
-        sizes = [torch.linalg.matrix_norm(t.detach()) for t in (a, r, precise(x))]
-        error = 8 * x.shape[-1] * torch.finfo(x.dtype).eps * sizes[0]
-        sure = 2 * error * sizes[1] * sizes[2] + (error * sizes[1]) ** 2 < 0.5
+        # (A + E)^H P (A + E) - P < 0 holds when 2 |E| |R| |X| + |E|^2 |P| < 1, P = R^H R, and
+        # |R|^2 = n + |X|^2 in Frobenius norms.
+        size, length = (torch.linalg.matrix_norm(t.detach()) for t in (a, precise(x)))
+        root = (x.shape[-1] + length.square()).sqrt()
+        error = s.rounding(x) * size
+        sure = 2 * error * root * length + (error * root) ** 2 < 0.5
         return with_value(y, s.stable(y.detach(), sure, bound=self.radius, disc=True))
 
     def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -89,7 +91,7 @@ class Schur(MatrixConstraint):
     def _right_inverse(self, y: Tensor) -> Tensor:
         a = precise(y) / self.radius
         x = s.contracting_inverse(a)
-        if not bool(s.returns(s.contracting(x)[0], a, y.dtype)):
+        if not bool(s.returns(s.contracting(x), a, y.dtype)):
             raise ConstraintViolation(
                 f"the value is in {self!r} but too near to its bound for an x in double precision: "
                 f"its spectral radius is {float(s.spectral_radius(y).max()):.6g}. Move it inside "
@@ -121,7 +123,8 @@ class Schur(MatrixConstraint):
         # With dY = dX R^-1, C = X R^-1 and up(H) the upper triangle that H is the Hermitian sum
         # of: R dA R^-1 = dY - up(C^H dY + dY^H C) C, whose determinant is that of H - C^H H C.
         n, k = x.shape[-1], 2 if x.is_complex() else 1
-        a, r = s.contracting(precise(x))
+        wide = precise(x)
+        a, r = s.contracting(wide), s.contracting_factor(wide)
         scale = k * n * (n * math.log(self.radius) - _mean_log(r))
         return scale + s.log_pairs(torch.linalg.eigvals(a), x.is_complex(), disc=True)
 
