@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels pictures clean
+.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels bench-gpu pictures clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -68,9 +68,13 @@ mutants: $(VENV)/.dev
 bench-engine: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.engine $(ARGS)
 
-# What the exponential of a skew matrix costs in matrix products of its size: about five minutes.
+# What the maps cost in matrix products of their size, beside other libraries: about ten minutes.
 bench-kernels: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.kernels $(ARGS)
+
+# All that wants a GPU: times, hidden waits, CUDA graphs, bf16.
+bench-gpu: $(VENV)/.bench
+	$(PY) -m benchmarks.gpu $(ARGS)
 
 # Writes docs/sets.md anew from the sets and the rows that test them.
 docs: $(VENV)/.dev
