@@ -38,6 +38,7 @@ class Case:
         goal: products of the same size that one value and its gradient may cost.
         peers: the family in :mod:`benchmarks.peers` that does the same job.
         norm: about the spectral norm of x (an exponential costs more the larger x is).
+        based: whether there is a base point to move to, for maps that have one.
         counted: whether all of the work is products of matrices, so that their number says more
             than a time.
     """
@@ -47,25 +48,33 @@ class Case:
     goal: float | None = None
     peers: str = ""
     norm: float = 1.2
+    based: bool = True
     counted: bool = field(default=False)
 
     def __str__(self) -> str:
         f = self.constraint
         name = repr(f) if isinstance(f, Constraint) else f.__name__
-        return f"{name}, {' x '.join(map(str, self.shape))}"
+        base = "" if self.based else " without base"
+        return f"{name}{base}, {' x '.join(map(str, self.shape))}"
 
 
-EXP, CAYLEY = Orthogonal(), Orthogonal("cayley")
+EXP, CAYLEY, POLAR = Orthogonal(), Orthogonal("cayley"), Orthogonal("polar")
 ORTHONORMAL = "orthonormal"
 
 CASES = (
     Case(EXP, (64, 64), None, ORTHONORMAL, counted=True),
     Case(EXP, (512, 512), 22, ORTHONORMAL, counted=True),
     Case(CAYLEY, (512, 512), 9, ORTHONORMAL),
-    Case(EXP, (1024, 64), 32, ORTHONORMAL),
-    Case(CAYLEY, (1024, 64), 16, ORTHONORMAL),
-    Case(EXP, (4096, 64), 17),
-    Case(CAYLEY, (4096, 64), 13),
+    Case(EXP, (1024, 64), None, ORTHONORMAL),
+    Case(EXP, (1024, 64), 32, based=False),
+    Case(EXP, (4096, 64)),
+    Case(EXP, (4096, 64), 17, based=False),
+    Case(CAYLEY, (1024, 64), None, ORTHONORMAL),
+    Case(CAYLEY, (1024, 64), 16, based=False),
+    Case(CAYLEY, (4096, 64)),
+    Case(CAYLEY, (4096, 64), 13, based=False),
+    Case(POLAR, (1024, 64), 18),
+    Case(POLAR, (4096, 64), 12),
     Case(EXP, (64, 32, 32), 45),
     Case(Grassmann(), (1024, 64)),
     Case(PositiveDefinite(), (512, 512), 4, "positive definite", counted=True),
@@ -87,7 +96,7 @@ QUICK = (Case(EXP, (64, 64), 1e3, ORTHONORMAL, counted=True), Case(CAYLEY, (48, 
 
 
 def there_and_back(case: Case) -> Step:
-    """One value of f at a base point of its own, and the gradient of it."""
+    """One value of f, at a base point of its own, and the gradient of it."""
     torch.manual_seed(0)
     f, g = case.constraint, torch.randn(case.shape)
     if not isinstance(f, Constraint):
@@ -96,6 +105,7 @@ def there_and_back(case: Case) -> Step:
         return lambda: torch.autograd.grad(f(x), x, g)
     found = f.right_inverse(f.sample(case.shape))
     like, state = found if isinstance(found, tuple) else (found, {})
+    state = state if case.based else {}
     n = max(case.shape[-2:])
     # The skew matrix of normal entries below the diagonal has the norm 2 sqrt(n).
     x = (0.5 * case.norm * n**-0.5 * torch.randn_like(like) + like).requires_grad_()

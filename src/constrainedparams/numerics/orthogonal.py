@@ -235,7 +235,9 @@ def _missing(y: Tensor) -> Tensor:
     put them into y (1e-5 at n = 128): the diagonal of y^H y is summed in double precision.
     """
     on_diagonal = torch.eye(y.shape[-1], dtype=torch.bool, device=y.device)
-    lengths = precise(y).abs().square().sum(dim=-2, keepdim=True)
+    squares = y.real.square() + y.imag.square() if y.is_complex() else y.square()
+    wide = y.real.dtype if y.device.type == "mps" else torch.float64
+    lengths = squares.sum(dim=-2, keepdim=True, dtype=wide)
     return torch.where(on_diagonal, (1 - lengths).to(y.dtype), -(y.mH @ y))
 
 

@@ -61,7 +61,7 @@ def _there(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     least = (s[..., 0] / s[..., -1]).nan_to_num(
         0.0
     )  # they ascend; 0 / 0 for x = 0 and beyond range
-    s = _floored(s)
+    s = s.clamp_min(torch.finfo(s.dtype).tiny)  # where that matters it is not used
     inverse = _times(1 / s, v)
     worst = float(least.amin())
     y = x @ inverse.to(x.dtype) if worst > _WELL else double_product(x, inverse)
