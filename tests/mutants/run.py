@@ -23,6 +23,8 @@ class Mutant(NamedTuple):
 ENGINE = "tests/engine"
 SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkpoints.py"
 SKEW = "tests/numerics/test_skew_exponential.py"
+DEFINITE = "tests/numerics/test_definite_kernels.py"
+SEMIDEFINITE, RECTANGULAR = "tests/sets/test_semidefinite.py", "tests/sets/test_rectangular.py"
 BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
@@ -205,6 +207,27 @@ MUTANTS = [
            "share = 0 * size", BALLS),
     Mutant("hooks-that-count", "core/tensors.py", "if counts or g is not None else None", "if g is not None else None", BATCH),
     Mutant("hooks-of-the-unused", "core/tensors.py", "if counts or g is not None else None", "", BATCH),
+    Mutant("half-of-a-gram-gradient", "numerics/definite.py", "return (g + g.mH) @ l", "return 2 * g @ l", DEFINITE),
+    Mutant("whole-diagonal", "numerics/contraction.py", "s.tril() - 0.5", "s.tril() - 0.0", DEFINITE),
+    Mutant("no-cover", "numerics/contraction.py", "(1 + cover)", "(1 + 0 * cover)", DEFINITE),
+    Mutant("phases-of-qr", "numerics/contraction.py", "q[..., :n, :] * phase.unsqueeze(-2)", "q[..., :n, :]", DEFINITE),
+    Mutant("slopes-without-limit", "numerics/hermitian_exponential.py", "torch.where(gap > 0, -torch.expm1(-gap) / gap, torch.ones_like(gap))",
+           "-torch.expm1(-gap) / gap", DEFINITE),
+    Mutant("eigenvectors-are-differentiated", "numerics/hermitian_exponential.py", "if torch.is_grad_enabled():  # E", "if False:  # E",
+           DEFINITE),
+    Mutant("exp-overflows", "numerics/hermitian_exponential.py", "e, u = e.clamp(-_reach(a.dtype), _reach(a.dtype)), u.to(a.dtype)",
+           "u = u.to(a.dtype)", DEFINITE),
+    Mutant("singular-vectors-are-constants", "numerics/spectral_norm.py", "(_outer(x) if torch.is_grad_enabled() else outer)",
+           "outer", DEFINITE),
+    Mutant("edges-divide-by-zero", "numerics/spectral_norm.py", " + others @ others.mH", "", DEFINITE),
+    Mutant("core-without-slack", "numerics/ranked.py", "p + (slack * trace)", "p + (0 * trace)", RECTANGULAR),
+    Mutant("zero-is-dead", "numerics/semidefinite.py", "torch.maximum(e, eps *", "torch.maximum(e, 0 *", SEMIDEFINITE),
+    Mutant("no-dykstra", "numerics/correlation.py", "correction = torch.where(moving, definite - shifted, correction)", "pass",
+           SEMIDEFINITE),
+    Mutant("onion-of-another-eta", "numerics/correlation.py", "more = 0 if like.is_complex() else 1", "more = 0", SEMIDEFINITE),
+    Mutant("mask-not-read", "sets/correlation_cholesky.py", "below * self.mask.like(below)", "below", SEMIDEFINITE),
+    Mutant("determinant-of-the-factor", "sets/unit_determinant_positive_definite.py", "share * log_det", "0 * log_det", SEMIDEFINITE),
+    Mutant("ball-sampled-from-a-cube", "sets/spectral_ball.py", "(0 if like.is_complex() else 1)", "3", RECTANGULAR),
     Mutant("histories-after-fused", "core/optimizers.py",
            "if p._version == version:", "if False:", "tests/fuzz"),
     Mutant("histories-of-orders", "core/pullback.py", "if not torch.is_grad_enabled():\n",

@@ -29,7 +29,7 @@ class PositiveDefinite(MatrixConstraint):
     distance from them) is enlarged by 4 n^1/2 rounding units, so that y is definite for every x.
     With ``map="exp"`` y = a I + exp((x + x^H)/2), to which 8 n^1/2 rounding units of the trace are
     added. Turning x turns y, f(U x U^H) = U f(x) U^H, so that a step of an optimiser such as SGD
-    does not depend on the basis, which that of L does; it costs about four times as much.
+    does not depend on the basis, which that of L does; it costs several times as much.
     Eigenvalues of x beyond 80 (double precision: 701) count as 80.
 
     Args:
