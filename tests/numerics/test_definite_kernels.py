@@ -251,14 +251,19 @@ def test_the_spectral_norm_is_that_of_numpy(dtype):
         assert float(spectral_norm(x)) == pytest.approx(exact, rel=8 * torch.finfo(dtype).eps)
 
 
-def test_where_the_largest_singular_value_repeats_the_gradient_is_a_subgradient():
-    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0].requires_grad_()
+@pytest.mark.parametrize("turned", [False, True])
+def test_where_the_largest_singular_value_repeats_the_gradient_is_a_subgradient(turned):
+    q = torch.eye(4, dtype=torch.float64)
+    q = torch.linalg.qr(torch.randn_like(q))[0] if turned else q
+    q.requires_grad_()
     (g,) = torch.autograd.grad(spectral_norm(q).sum(), q, create_graph=True)
     # Those of |.|_2 at q: matrices with nuclear norm 1 and <g, q> = 1.
     assert float(torch.linalg.matrix_norm(g.detach(), "nuc")) == pytest.approx(1.0)
     assert float((g * q).sum().detach()) == pytest.approx(1.0)
-    (second,) = torch.autograd.grad(g.square().sum(), q)
-    assert bool(torch.isfinite(second).all())
+    (second,) = torch.autograd.grad((g * torch.randn_like(q)).sum(), q)
+    assert (
+        float(second.abs().max()) < 10
+    )  # where a difference of equal values were divided by: 1e15
 
 
 def test_third_derivatives_of_the_spectral_norm():
