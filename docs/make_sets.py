@@ -26,8 +26,9 @@ _SIZES = {"radius", "lower", "upper"}  # numbers that change no property
 HEAD = """# The sets
 
 Written by `make docs` from the sets, from the rows of the conformance suite that test what is said
-here, and from docs/sets.toml. How to choose among them is another page's matter; formulas with
-their sources, shapes and errors are in the docstrings: `help(constrainedparams.Sphere)`.
+here, and from docs/sets.toml. [how-to-choose.md](how-to-choose.md) helps to choose among them;
+formulas with their sources, shapes and errors are in the docstrings:
+`help(constrainedparams.Sphere)`.
 
 y = f(x) is on the set, x is free. *Onto*: what f reaches. *One-to-one*: in the numbers of x that f
 reads (for a given base). *Smooth*: derivatives of all orders at every x. *f(0)*: where weight decay

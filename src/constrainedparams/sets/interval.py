@@ -115,10 +115,13 @@ class Interval(Constraint):
         return torch.maximum(low - y, y - high).clamp_min(0)
 
     def _tolerance(self, shape: Shape, dtype: torch.dtype) -> float:
-        # Only a closed bound may be crossed by rounding to half precision.
-        if torch.finfo(dtype).bits > 16 or not self.closed:
+        # In half precision a closed bound may be crossed by rounding, and an open interval empty.
+        if torch.finfo(dtype).bits > 16:
             return 0.0
-        return max(float(v.abs().max()) for v in self._bounds()) * torch.finfo(dtype).eps
+        a, b = self._bounds()
+        if not self.closed and bool((rounded_beyond(a, dtype, a, 1) < b).all()):
+            return 0.0
+        return max(float(v.abs().max()) for v in (a, b)) * torch.finfo(dtype).eps
 
     def _project(self, y: Tensor) -> Tensor:
         low, high = self._limits(y)

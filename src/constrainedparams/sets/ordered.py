@@ -15,7 +15,8 @@ class Ordered(Monotone):
 
     y_1 = x_1, y_i = y_(i-1) + min_gap + softplus(x_i) (Stan reference manual, ordered vector, with
     softplus for exp). Steps that are below the rounding of y would leave equal numbers; each is
-    then the next one of the dtype, so the order is strict for every x, in half precision too.
+    then the next one of the dtype, so the order is strict for every x, in half precision too (where
+    a long vector may move by more than rounding, for want of numbers).
 
     Args:
         descending: y_1 > y_2 > ... instead; the steps go down.
