@@ -87,7 +87,13 @@ def test_a_joint_set_exists(joint):
         "lower": 0.0,
         "upper": 1.0,
         "radius": 1.0,
+        "rank": 2,
         "A": torch.ones(1, 3),
     }
     made = eval(joint.replace("...", "1"), names)
     assert isinstance(made, constrainedparams.Constraint)
+
+
+def test_a_pair_is_written_in_one_order():
+    for pair in JOINT:
+        assert list(pair) == sorted(pair)

@@ -19,6 +19,11 @@ JOINT: dict[tuple[str, str], str] = {
     ("CorrelationCholesky", "FixedEntries"): "CorrelationCholesky(mask=mask)",
     ("FixedEntries", "LowerTriangular"): "LowerTriangular(diagonal=value)",
     ("FixedEntries", "UpperTriangular"): "UpperTriangular(diagonal=value)",
+    ("LowRank", "PositiveSemidefinite"): "PositiveSemidefinite(rank=rank)",
+    ("FixedRank", "PositiveSemidefinite"): "FixedRankPositiveSemidefinite(rank)",
+    ("PositiveDefinite", "Symmetric"): "PositiveDefinite()",
+    ("NonNegative", "Simplex"): "Simplex(closed=True)",
+    ("DoublyStochastic", "Simplex"): "DoublyStochastic()",
     ("Orthogonal", "SpecialLinear"): "SpecialOrthogonal()",
     ("LowerTriangular", "Positive"): "CholeskyFactor()",
 }
