@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from constrainedparams import Grassmann, Orthogonal
+from constrainedparams import Grassmann, Orthogonal, register_constrained_parameter
 from constrainedparams.numerics import orthogonal as maps
 
 
@@ -116,3 +117,49 @@ def test_many_small_entries_do_not_spoil_the_polish(function, scale):
     x = scale * torch.randn(128, 128)
     y = maps.moved(function(x), None)
     assert float(maps.defect(y)) < 1.6e-6  # 1.2e-7 * sqrt(128), and a bit
+
+
+@pytest.mark.parametrize("name", ["exp", "cayley", "polar"])
+def test_the_peak_of_a_tall_layer_is_at_most_six_weights(name):
+    """A whole step, the value handed out and all gradients included; 2 more are stored at most."""
+    layer = torch.nn.Linear(16, 4096, bias=False)
+    register_constrained_parameter(layer, "weight", Orthogonal(name))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    batch = torch.randn(4, 16)
+
+    def step():
+        layer(batch).square().sum().backward()
+        optimizer.step()
+
+    step()
+    with profile(profile_memory=True) as prof:
+        step()
+    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    size = 4 * 16 * 4096
+    assert 3 * size <= peak <= 6 * size
+    assert sum(t.nbytes for t in layer.state_dict().values()) <= 2 * size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64], ids=str)
+@pytest.mark.parametrize("place", [maps.exponential_from, maps.cayley_from])
+def test_a_value_at_a_base_is_the_transported_one_with_its_gradient(place, dtype):
+    """In one kernel, which writes over its own intermediates."""
+    f = maps.exponential if place is maps.exponential_from else maps.cayley
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    base, x = (
+        maps.haar(torch.randn(2, 1100, 3, dtype=wide)),
+        0.3 * torch.randn(2, 1100, 3, dtype=wide),
+    )
+    x, base, g = x.to(dtype), base.to(dtype), torch.randn(2, 1100, 3, dtype=dtype)
+    one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+    kept = [t.clone() for t in (base, g)]
+    y, other = place(base, one), maps.transport(base, f(two))
+    (found,), (true,) = (torch.autograd.grad(v, t, g) for v, t in ((y, one), (other, two)))
+    tight = 1e-13 if dtype == torch.float64 else 1e-5
+    assert torch.allclose(y, other, atol=tight)
+    assert torch.allclose(found, true, atol=tight)
+    assert all(torch.equal(a, b) for a, b in zip(kept, (base, g), strict=True))

@@ -1,5 +1,6 @@
 """Maps onto matrices with orthonormal columns; for n x k with k < n nothing here is n x n."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from .kernel import Kernel, adjoint, is_traced
 from .polar import polar_factor
 from .skew import skew
 from .skew_exponential import expm_skew
-from .tall import cayley_tall, exponential_tall
+from .tall import CAYLEY, EXP, cayley_tall, exponential_tall
 
 __all__ = [
     "cayley",
@@ -103,21 +104,36 @@ def _cayley_square(x: Tensor, base: Tensor | None) -> Tensor:
 
 def exponential_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`exponential`, moved to ``base``, orthonormal to rounding."""
-    return _placed(exponential(x), base)
+    return (
+        _placed(exponential_tall, _EXP_FROM, base, x)
+        if _is_tall(x)
+        else moved(exponential(x), base)
+    )
 
 
 def cayley_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`cayley`, moved to ``base``, orthonormal to rounding."""
-    if x.shape[-2] == x.shape[-1]:
-        return polished(_cayley_square(x, base))
-    return _placed(cayley_tall(x), base)
+    if _is_tall(x):
+        return _placed(cayley_tall, _CAYLEY_FROM, base, x)
+    return polished(_cayley_square(x, base))
 
 
-def _placed(z: Tensor, base: Tensor | None) -> Tensor:
-    """:func:`moved`, but for tall z in single precision: it comes rounded from the double one."""
-    if z.shape[-2] > z.shape[-1] and z.dtype in (torch.float32, torch.complex64):
-        return z if base is None else transport(base, z)
-    return moved(z, base)
+def _is_tall(x: Tensor) -> bool:
+    return x.shape[-2] > x.shape[-1]
+
+
+def _placed(
+    f: Callable[[Tensor], Tensor], kernel: Kernel, base: Tensor | None, x: Tensor
+) -> Tensor:
+    """f(x), or ``kernel``, which is that with the transport, polished where it is to gain by it.
+
+    Tall values in single precision do not: they come rounded from double precision.
+    """
+    if base is None or is_traced(x) or x.numel() == 0:
+        y = f(x) if base is None else transport(base, f(x))
+    else:
+        y = kernel(base.detach().expand(x.shape), x)
+    return y if y.dtype in (torch.float32, torch.complex64) else polished(y)
 
 
 def transport(base: Tensor, z: Tensor) -> Tensor:
@@ -167,8 +183,9 @@ def _transported_back(
 ) -> tuple[None, Tensor]:
     del inputs
     v, t, phase = kept
-    g = g * phase.conj()
-    return None, g - v @ (adjoint(t) @ (adjoint(v) @ g))
+    turn = phase.conj().resolve_conj()
+    pulled = v @ (adjoint(t) @ ((adjoint(v) @ g) * turn))
+    return None, pulled.neg_().addcmul_(g, turn)
 
 
 def _transported_again(g: Tensor, base: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,6 +196,30 @@ def _transported_again(g: Tensor, base: Tensor, z: Tensor) -> tuple[Tensor, Tens
 
 
 _TRANSPORT = Kernel(_transported, _transported_back, _transported_again)
+
+
+def _then_transported(tall: Kernel) -> Kernel:
+    """(base, x) -> the value of ``tall`` transported to base, without keeping what is between."""
+
+    def there(base: Tensor, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        z, kept = tall.there(x)
+        y, reflectors = _transported(base, z)
+        return y, (*reflectors, *kept)
+
+    def back(
+        g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]
+    ) -> tuple[Tensor | None, ...]:
+        _, own = _transported_back(g, (), kept[:3])
+        return None, *tall.back(own, inputs[1:], kept[3:], over=True)
+
+    def again(g: Tensor, base: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        zero, gz = _transported_again(g, base, x)
+        return zero, *tall.again(gz, x)
+
+    return Kernel(there, back, again)
+
+
+_EXP_FROM, _CAYLEY_FROM = _then_transported(EXP), _then_transported(CAYLEY)
 
 
 def moved(z: Tensor, base: Tensor | None) -> Tensor:

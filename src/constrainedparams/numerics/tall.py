@@ -24,6 +24,8 @@ from .skew import skew, skew_adjoint
 from .skew_exponential import _DOUBLE, _MOST_BOUNDS, _SINGLE_SMALL, _bound, _Plan, _plan, _rescaled
 
 __all__ = [
+    "CAYLEY",
+    "EXP",
     "cayley_tall",
     "double_gram",
     "double_product",
@@ -59,11 +61,16 @@ def double_product(r: Tensor, small: Tensor, top: Tensor | None = None) -> Tenso
 
 
 def sum_of_products(
-    a: Tensor, left: Tensor, b: Tensor, right: Tensor, top: Tensor | None = None
+    a: Tensor,
+    left: Tensor,
+    b: Tensor,
+    right: Tensor,
+    top: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """[top; a left + b right] without another array of n rows."""
+    """[top; a left + b right] without another array of n rows, in ``out``, whose end may be a."""
     above = 0 if top is None else top.shape[-2]
-    y = a.new_empty((*a.shape[:-2], above + a.shape[-2], a.shape[-1]))
+    y = a.new_empty((*a.shape[:-2], above + a.shape[-2], a.shape[-1])) if out is None else out
     if top is not None:
         y[..., :above, :] = top
     for part, p, q in zip(
@@ -216,13 +223,20 @@ def _there(core: _Core, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
 
 
 def _back(
-    core: _Core, g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]
+    core: _Core,
+    g: Tensor,
+    inputs: tuple[Tensor, ...],
+    kept: tuple[Any, ...],
+    *,
+    over: bool = False,
 ) -> tuple[Tensor]:
+    """``over``: the result may take the place of g."""
     k, (x,), (f, *others) = g.shape[-1], inputs, kept
     r, g2 = x[..., k:, :], g[..., k:, :]
     gs, gp = core.back(precise(g[..., :k, :]), precise(adjoint(r) @ g2), tuple(others))
     left, right = adjoint(f).to(x.dtype), (gp + adjoint(gp)).to(x.dtype)
-    return (sum_of_products(g2, left, r, right, top=skew_adjoint(gs)),)
+    out = g if over else None
+    return (sum_of_products(g2, left, r, right, top=skew_adjoint(gs), out=out),)
 
 
 def _kernel(core: _Core, formula: Callable[[Tensor], Tensor]) -> Kernel:
@@ -254,9 +268,9 @@ def _cayley_formula(x: Tensor) -> Tensor:
     return torch.cat((2 * h - _identity(s), r @ h), dim=-2).to(x.dtype)
 
 
-_EXP = _kernel(_Core(_exp_there, _exp_back), _exp_formula)
-_CAYLEY = _kernel(_Core(_cayley_there, _cayley_back), _cayley_formula)
-_exp_operator = operator("exponential_tall", _EXP)
+EXP = _kernel(_Core(_exp_there, _exp_back), _exp_formula)
+CAYLEY = _kernel(_Core(_cayley_there, _cayley_back), _cayley_formula)
+_exp_operator = operator("exponential_tall", EXP)
 
 
 def exponential_tall(x: Tensor) -> Tensor:
@@ -270,7 +284,7 @@ def exponential_tall(x: Tensor) -> Tensor:
     """
     if x.numel() == 0:
         return x.clone()
-    return _exp_operator(x) if is_traced(x) else _EXP(x)
+    return _exp_operator(x) if is_traced(x) else EXP(x)
 
 
 def cayley_tall(x: Tensor) -> Tensor:
@@ -282,4 +296,4 @@ def cayley_tall(x: Tensor) -> Tensor:
     Returns:
         (..., n, k), I_{n x k} at x = 0, with derivatives of every order.
     """
-    return _cayley_formula(x) if is_traced(x) or x.numel() == 0 else _CAYLEY(x)
+    return _cayley_formula(x) if is_traced(x) or x.numel() == 0 else CAYLEY(x)
