@@ -86,7 +86,7 @@ CASES = (
     Case(Invertible(), (512, 512)),
     Case(SpecialLinear(), (512, 512)),
     Case(Symplectic(), (512, 512)),
-    Case(expm, (512, 512), 15, "exponential", counted=True),
+    Case(expm, (512, 512), 21, "exponential", counted=True),
     Case(Schur(), (256, 256)),
     Case(Hurwitz(), (256, 256)),
     Case(DoublyStochastic(), (64, 64), None, "doubly stochastic"),
