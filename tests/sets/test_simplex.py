@@ -273,3 +273,8 @@ def test_the_nearest_ordered_probabilities_are_those_of_a_quadratic_programme():
 def test_ordered_goes_with_no_other_option(options):
     with pytest.raises(OptionError, match="Drop one of the options"):
         Simplex(ordered=True, **options)
+
+
+def test_a_large_mask_is_printed_by_its_number_of_entries():
+    assert "shape=(6, 6), 16 of 36 true, sha256" in repr(Simplex(mask=band(6)))
+    assert Simplex(mask=band(6)) == Simplex(mask=band(6).tolist())

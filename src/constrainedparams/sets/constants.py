@@ -80,9 +80,12 @@ class Constant:
     def __repr__(self) -> str:
         if self.value.numel() <= _SHOWN:
             return repr(self._numbers.entries)
-        size = f"{self.value.abs().min():.3g} to {self.value.abs().max():.3g}"
+        if self.value.dtype == torch.bool:
+            what = f"{int(self.value.sum())} of {self.value.numel()} true"
+        else:
+            what = f"sizes {self.value.abs().min():.3g} to {self.value.abs().max():.3g}"
         shape = tuple(self.value.shape)
-        return f"tensor(shape={shape}, sizes {size}, sha256 {self._digest[:8]})"
+        return f"tensor(shape={shape}, {what}, sha256 {self._digest[:8]})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Constant, (self.value,)
