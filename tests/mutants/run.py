@@ -72,6 +72,8 @@ MUTANTS = [
            "if p._version == version:", "if False:", ENGINE),
     Mutant("slots-not-emptied", "core/optimizers.py", 'slot.drop("optimiser step")', "pass",
            ENGINE),
+    Mutant("step-without-gradient", "core/optimizers.py", "len(args) > 1 or", "True or",
+           "tests/events/test_events.py"),
     Mutant("step-does-not-settle", "core/optimizers.py", "slot.settle(module)", "pass",
            ENGINE),
     Mutant("step-with-pending", "core/optimizers.py", "if slot.pending():", "if False:",
