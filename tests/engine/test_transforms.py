@@ -165,8 +165,21 @@ TRANSFORMS = {
 # What torch gets wrong by itself, silently; see the tests at the end.
 FUNCTIONS = ("exp", "tall exp", "cayley", "tall cayley", "positive definite")
 WRONG = {(kind, "jacfwd of jacfwd"): "forward over forward of a Function" for kind in FUNCTIONS}
-for name in ("jacrev of jacfwd", "grad of jvp"):
-    WRONG["cayley", name] = "a derivative of the forward mode of torch.linalg.solve"
+
+
+def inverse(x):
+    """1 / x; its second derivative at 2 is 1/4."""
+    return torch.linalg.solve(x.reshape(1, 1), torch.ones(1, 1)).sum()
+
+
+def solve_loses_a_term():
+    """torch 2.13 does, torch 2.15 does not."""
+    return jacrev(jacfwd(inverse))(torch.tensor(2.0)).item() != pytest.approx(0.25)
+
+
+if solve_loses_a_term():
+    for name in ("jacrev of jacfwd", "grad of jvp"):
+        WRONG["cayley", name] = "a derivative of the forward mode of torch.linalg.solve"
 
 
 # linearize traces, and operators of torch's library have no forward mode
@@ -340,13 +353,8 @@ def test_torch_loses_a_term_of_forward_over_forward_through_a_function():
 
 
 def test_torch_loses_a_term_of_what_follows_forward_mode_of_solve():
-    """1/x by torch.linalg.solve: the second derivative at 2 is 1/4."""
-
-    def inverse(x):
-        return torch.linalg.solve(x.reshape(1, 1), torch.ones(1, 1)).sum()
-
     x = torch.tensor(2.0)
     for right in (jacfwd(jacrev(inverse)), jacrev(jacrev(inverse))):
         assert right(x).item() == pytest.approx(0.25)
     for wrong in (jacrev(jacfwd(inverse)), jacfwd(jacfwd(inverse))):
-        assert wrong(x).item() != pytest.approx(0.25)
+        assert (wrong(x).item() != pytest.approx(0.25)) is solve_loses_a_term()
