@@ -10,7 +10,7 @@ TEXT = (HERE.parent / "docs" / "guarantees.md").read_text()
 README = (HERE.parent / "README.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-    for line in TEXT.splitlines()
+    for line in TEXT.split("\n## Versions")[0].splitlines()
     if line.startswith("| ") and not line.startswith("| about")
 ]
 LIMITS = [claim for about, claim, _ in ROWS if about == "limit"]
