@@ -80,6 +80,29 @@ def test_x_as_an_argument(name, backend):
         assert_close(layer.weight.detach(), twin.weight.detach())
 
 
+# Dynamo says once that it cannot look at frames
+@pytest.mark.filterwarnings("ignore:.*sys._getframe.*")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functional_call_inside_of_a_compiled_function(name):
+    """By the name of x one graph; by the name of y right, but not with fullgraph=True."""
+    layer = layer_of(name)
+    h = torch.randn(2, layer.in_features, dtype=torch.float64)
+
+    def loss(w, key):
+        return torch.func.functional_call(layer, {key: w}, (h,)).sin().sum()
+
+    for key, whole in (("_weight_unconstrained", True), ("weight", False)):
+        w = (0.3 * torch.randn_like(layer._weight_unconstrained)).detach().requires_grad_()
+        compiled = torch.compile(loss, backend="aot_eager", fullgraph=whole)
+        (got,) = torch.autograd.grad(compiled(w, key), w)
+        (want,) = torch.autograd.grad(loss(w, key), w)
+        assert_close(got, want)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="_getframe"):
+        torch.compile(loss, backend="aot_eager", fullgraph=True)(w, "weight")
+    assert layer.weight.grad_fn is not None
+
+
 STEPS = {
     "sgd foreach": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, foreach=True),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, foreach=False),

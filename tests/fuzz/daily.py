@@ -46,16 +46,22 @@ class Daily(Book):
         for layer in self.layers():
             self.equal(found[f"{layer}.weight"], self.of(layer)[1].weight)
         if not self.plain.tied:
-            self.saved = []
-            for net in (self.net, self.plain):
-                file = io.BytesIO()
-                torch.save(net.state_dict(), file)
-                self.saved.append(file)
+            self.store()
 
-    @precondition(lambda self: self.saved and not self.plain.tied)
+    def store(self):
+        self.saved = []
+        for net in (self.net, self.plain):
+            file = io.BytesIO()
+            torch.save(net.state_dict(), file)
+            self.saved.append(file)
+
+    @precondition(lambda self: not self.plain.tied)
     @rule(assign=flags)
     def load(self, assign):
+        """What was saved last, since layers were tied or registered, or else a moment ago."""
         self.did(f"load {'assign' if assign else 'copy'}", *self.layers())
+        if not self.saved:
+            self.store()
         for net, file in zip((self.net, self.plain), self.saved, strict=True):
             file.seek(0)
             net.load_state_dict(torch.load(file, weights_only=True), assign=assign)
@@ -69,6 +75,13 @@ class Daily(Book):
         value = self.point(layer, number)
         net.load_state_dict({"weight": value, "bias": net.bias.detach().clone()})
         plain.put(value)
+
+    @rule()
+    def retract(self):
+        """The present value becomes the base of the exponential; nothing else has coordinates."""
+        self.did("retract", "a")
+        cp.retract(self.net)
+        self.plain.a.put(self.plain.a.weight.detach())
 
     # copies --------------------------------------------------------------------------------------
     @rule(number=seeds, go_on=flags)
