@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels bench-gpu pictures clean
+.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels bench-accuracy bench-gpu pictures clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -75,6 +75,10 @@ bench-kernels: $(VENV)/.bench
 # All that wants a GPU: times, hidden waits, CUDA graphs, bf16.
 bench-gpu: $(VENV)/.bench
 	$(PY) -m benchmarks.gpu $(ARGS)
+
+# How exact each map is beside torch's and geotorch's: a few minutes, on a busy machine as well.
+bench-accuracy: $(VENV)/.bench
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.accuracy $(ARGS)
 
 # Writes docs/sets.md anew from the sets and the rows that test them.
 docs: $(VENV)/.dev

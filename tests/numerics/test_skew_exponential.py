@@ -84,6 +84,17 @@ def test_value_and_gradient_are_as_good_as_rounding_allows(n, dtype, norm):
         assert error(found[i], true[i], size) <= limit
 
 
+@pytest.mark.parametrize("norm", [26.5, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_doublings_do_not_multiply_the_error_of_the_polynomial(dtype, norm):
+    n, off = 16, [0.0, 0.0]
+    for _ in range(8):
+        a, g = skew(n, dtype, norm), torch.randn(n, n, dtype=dtype)
+        pairs = zip(both(expm_skew, a, g), exact(a, g), strict=True)
+        off = [total + error(*pair) ** 2 / 8 for total, pair in zip(off, pairs, strict=True)]
+    assert max(off) ** 0.5 <= 4 * math.sqrt(n)
+
+
 @pytest.mark.parametrize("norm", [1e-6, 0.1, 1.2, 3.0, 30.0])
 @pytest.mark.parametrize("n", [1, 4, 12])
 def test_value_and_gradient_are_those_of_mpmath(n, norm):

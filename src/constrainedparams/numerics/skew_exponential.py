@@ -165,10 +165,11 @@ def _rescaled(plan: _Plan, factor: float) -> _Plan:
     return plan._replace(coefficients=tuple(c * ratio**k for k, c in enumerate(plan.coefficients)))
 
 
-def _table(a: Tensor) -> _Table:
+def _table(a: Tensor, norm: float) -> _Table:
+    """Doublings multiply the error of the polynomial: after 3 of them the finer one is needed."""
     if a.dtype not in (torch.float32, torch.complex64):
         return _DOUBLE
-    return _SINGLE if a.shape[-1] >= 16 else _SINGLE_SMALL
+    return _SINGLE if a.shape[-1] >= 16 and norm <= 8 * _SINGLE[-1][0] else _SINGLE_SMALL
 
 
 def _unit(a: Tensor) -> Tensor:
@@ -191,7 +192,8 @@ def _measured(powers: _Powers, unit: Tensor) -> _Plan:
         *flat, factor = torch.cat((norms.flatten(), unit.reshape(1))).tolist()
         rows = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         norm = max(_bound(a.shape[-1], multiplicity, row) for row in rows)
-    return _rescaled(_plan(factor * norm, _table(a)), factor)
+    norm = factor * norm
+    return _rescaled(_plan(norm, _table(a, norm)), factor)
 
 
 # there and back ----------------------------------------------------------------------------------

@@ -1,0 +1,235 @@
+"""How exact each map is, beside the same map in torch and geotorch, all in single precision.
+
+Prints one line per map: errors of the value, of its distance from the set and of the gradient, the
+worst over sizes, norms, condition numbers, repeated eigenvalues and scales of the gradient, against
+double precision; keeps all rows as JSON. What it finds does not depend on how busy a machine is.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .engine import machine
+from .maps import MAPS, Map, Point, wide
+from .page import publish, table
+from .truths import by_differences
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+KEPT = DOCS / "bench-accuracy.json"
+SCALES = (2.0**-20, 1.0, 2.0**20)  # 1e-6, 1, 1e6
+MOST = 4.0  # units of eps sqrt(n)
+SPREAD = 1.5  # of the gradient's error over the scales
+LEAST = 0.5  # units: below, an error is what rounding the result alone may be
+LIBRARIES = ("ours", "torch", "geotorch")
+INTRO = """\
+The same map at the same x in single precision, in other libraries by their own functions (torch:
+`parametrizations.orthogonal`, `matrix_exp`, else the formula as autograd differentiates it),
+against double precision by another route: eigenvalues, SVD, QR, SciPy. An error is in Frobenius
+norms relative to the result, pooled over the draws of a row, in units of eps sqrt(n). The distance
+from the set is |y^H y - I|, missing symmetry and positivity, what the norm has above 1, or the
+error of a sum, in the same units. Each number is the worst over the rows of a map: n from 2 to 512,
+norms from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6, 1 and
+1e6 (powers of two, so that nothing but the size changes). `scales`: by what factor the error of the
+gradient differs between these sizes, errors below half a unit counting as that. `oracle`: how far
+double precision is from mpmath with 60 digits. `none`: what came was no number. The bound of each
+row: value, distance and gradient at most 4 units or torch's, scales at most 1.5. Value and gradient
+of the spectral ball and of definite matrices are those of the kernels, without the margin that the
+sets keep to their boundary; the distance is that of the sets.
+"""
+
+
+# one row ------------------------------------------------------------------------------------------
+
+
+def units(off: float, size: float, shape: tuple[int, int], eps: float) -> float:
+    """Infinite where it is no number."""
+    found = off / (size or 1.0) / (eps * shape[0] ** 0.5)
+    return found if math.isfinite(found) else math.inf
+
+
+def draws(n: int, quick: bool) -> int:
+    """A 2 x 2 gradient is one number: several of them make an error that means something."""
+    return 3 if quick else 12 if n <= 16 else 2 if n <= 128 else 1
+
+
+def measured(f: Map, at: Point, quick: bool) -> dict[str, Any]:
+    """Errors of each library, in units, of the value, the distance, and the gradient by scale."""
+    torch.manual_seed(0)
+    names = ["ours", *f.others]
+    off = {name: [0.0] * (1 + len(SCALES)) for name in names}
+    size, distance = [0.0] * (1 + len(SCALES)), dict.fromkeys(names, 0.0)
+    for _ in range(draws(at.shape[0], quick)):
+        x = f.draw(at, f.dtype).to(f.dtype)
+        g = torch.randn(at.shape, dtype=f.dtype)
+        y, pull = f.oracle(x.to(wide(f.dtype)))
+        pulled = pull(g.to(y.dtype))
+        true = [y, *(s * pulled for s in SCALES)]
+        size = [a + _square(t) for a, t in zip(size, true, strict=True)]
+        for name, function in {"ours": f.ours, **f.others}.items():
+            found = evaluated(function, x, g)
+            gaps = (_square(a.to(t.dtype) - t) for a, t in zip(found, true, strict=True))
+            off[name] = [a + b for a, b in zip(off[name], gaps, strict=True)]
+            if f.distance is not None:
+                ours = f.on_set is not None and name == "ours"
+                on_set = f.on_set(x) if ours and f.on_set is not None else found[0]
+                distance[name] = max(distance[name], f.distance(on_set.to(y.dtype)))
+    eps = torch.finfo(f.dtype).eps
+    found_units = {
+        name: [units(a**0.5, b**0.5, at.shape, eps) for a, b in zip(v, size, strict=True)]
+        for name, v in off.items()
+    }
+    return {
+        "at": str(at),
+        "value": {name: v[0] for name, v in found_units.items()},
+        "distance": None
+        if f.distance is None
+        else {name: units(d, 1.0, at.shape, eps) for name, d in distance.items()},
+        "gradient": {name: v[1:] for name, v in found_units.items()},
+    }
+
+
+def _square(t: Tensor) -> float:
+    return float(t.abs().square().sum())
+
+
+def evaluated(function: Any, x: Tensor, g: Tensor) -> list[Tensor]:
+    """The value and the gradients by scale."""
+    leaf = x.clone().requires_grad_()
+    y = function(leaf)
+    return [
+        y.detach(),
+        *(torch.autograd.grad(y, leaf, s * g, retain_graph=True)[0] for s in SCALES),
+    ]
+
+
+def control(f: Map) -> float | None:
+    """The error of the oracle in these units, against 60 digits, at 4 x 4 or 4 x 2."""
+    if f.exactly is None:
+        return None
+    n, k = f.shapes[-1]
+    worst = 0.0
+    for kind, numbers in f.kinds.items():
+        torch.manual_seed(0)
+        at = Point((4, 4 if n == k else 2), kind, numbers[len(numbers) // 2])
+        x, g = f.draw(at, f.dtype).to(f.dtype).double(), torch.randn(at.shape).double()
+        y, pull = f.oracle(x)
+        for found, exact in zip((y, pull(g)), by_differences(f.exactly, x, g), strict=True):
+            off, size = float(torch.linalg.norm(found - exact)), float(torch.linalg.norm(exact))
+            worst = max(worst, units(off, size, at.shape, torch.finfo(f.dtype).eps))
+    return worst
+
+
+# what is promised ---------------------------------------------------------------------------------
+
+
+def spread(errors: list[float]) -> float:
+    """The largest over the least; 1 for what is never a number."""
+    if math.isinf(min(errors)):
+        return 1.0
+    return max(max(e, LEAST) for e in errors) / min(max(e, LEAST) for e in errors)
+
+
+def misses(row: dict[str, Any]) -> Iterator[str]:
+    """What a row is above its bound, in words."""
+    single = {name: row[name] for name in ("value", "distance") if row[name] is not None}
+    pairs = {name: (v["ours"], v["torch"]) for name, v in single.items()}
+    ours, theirs = row["gradient"]["ours"], row["gradient"]["torch"]
+    for scale, pair in zip(SCALES, zip(ours, theirs, strict=True), strict=True):
+        pairs[f"gradient of size {scale:.0e}"] = pair
+    for what, (found, other) in pairs.items():
+        if not found <= max(other, MOST):
+            yield f"{row['at']}: {what} {_shown(found)}, torch {_shown(other)}"
+    if not spread(ours) <= SPREAD:
+        yield f"{row['at']}: scales {spread(ours):.2f}"
+
+
+# the page -----------------------------------------------------------------------------------------
+
+
+def _shown(number: float) -> str:
+    return "none" if math.isinf(number) else f"{number:.2g}" if number < 100 else f"{number:.0e}"
+
+
+def _cell(rows: list[dict[str, Any]], what: str) -> str:
+    """The worst of each library: ours / torch / geotorch."""
+    if rows[0][what] is None:
+        return ""
+    names = [name for name in LIBRARIES if name in rows[0][what]]
+    found = [[row[what][name] for row in rows] for name in names]
+    flat = [[max(v) if isinstance(v, list) else v for v in by_name] for by_name in found]
+    return " / ".join(_shown(max(v)) for v in flat)
+
+
+def lines(found: dict[str, Any]) -> str:
+    """Markdown of a run."""
+    body, missed = [], []
+    for name, part in found["maps"].items():
+        rows = part["rows"]
+        scales = [max(spread(r["gradient"][who]) for r in rows) for who in ("ours", "torch")]
+        over = [text for row in rows for text in misses(row)]
+        missed += [f"- {name}, {text}" for text in over]
+        held = len(rows) - len({text.split(": ")[0] for text in over})
+        verdict = "holds" if held == len(rows) else "missed"
+        exact = "" if part["control"] is None else f"{part['control']:.0e}"
+        cells = [_cell(rows, what) for what in ("value", "distance", "gradient")]
+        scale = f"{scales[0]:.2f} / {_shown(scales[1])}"
+        body.append([name, *cells, scale, exact, f"{verdict} ({held} of {len(rows)} rows)"])
+    header = ["f: ours / torch / geotorch", "value", "distance", "gradient", "scales", "oracle"]
+    parts = [INTRO, f"Command: `{found['command']}`\n"]
+    parts += ["\n".join(f"- {key}: {value}" for key, value in found["machine"].items()) + "\n"]
+    parts += [table([*header, "bound"], body)]
+    if missed:
+        parts += ["Above the bound:\n", "\n".join(missed) + "\n"]
+    return "\n".join(parts)
+
+
+def rounded(found: Any) -> Any:
+    """Three digits; None for what is no number, as JSON has no infinity."""
+    if isinstance(found, dict):
+        return {key: rounded(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    if isinstance(found, float):
+        return float(f"{found:.3g}") if math.isfinite(found) else None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
+    parser.add_argument("--only", help="maps whose name contains this, and no more than those")
+    parser.add_argument("--output", type=Path, default=Path("results/bench-accuracy.json"))
+    parser.add_argument("--publish", action="store_true", help="put the run into docs/")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    command = "make bench-accuracy" + (" ARGS=--quick" if chosen.quick else "")
+    if chosen.only:
+        command = f'make bench-accuracy ARGS="--only {chosen.only}"'
+    found: dict[str, Any] = {"command": command, "machine": machine(), "maps": {}}
+    work = {n: f for n, f in MAPS.items() if (chosen.only or "") in n}
+    with tqdm(total=sum(len(list(f.points(chosen.quick))) for f in work.values())) as bar:
+        for name, f in work.items():
+            bar.set_description(name)
+            rows = []
+            for at in f.points(chosen.quick):
+                rows.append(measured(f, at, chosen.quick))
+                bar.update()
+            found["maps"][name] = {"control": control(f), "rows": rows}
+    text = json.dumps(rounded(found)).replace('{"at"', '\n {"at"') + "\n"
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(text)
+    print(lines(found))
+    if chosen.publish:
+        KEPT.write_text(text)
+        publish("accuracy", lines(found))
+
+
+if __name__ == "__main__":
+    main()
