@@ -163,3 +163,27 @@ def test_a_value_at_a_base_is_the_transported_one_with_its_gradient(place, dtype
     assert torch.allclose(y, other, atol=tight)
     assert torch.allclose(found, true, atol=tight)
     assert all(torch.equal(a, b) for a, b in zip(kept, (base, g), strict=True))
+
+
+@pytest.mark.parametrize("norm", [1e-6, 1e-2, 1.2, 3.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("n", [2, 16, 128])
+def test_cayley_at_a_base_is_as_good_as_rounding_allows(n, dtype, norm):
+    """Value, distance from the set and gradient beside double precision, for gradients of any size."""
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    x = torch.randn(n, n, dtype=wide).tril(-1)
+    x = (x * (norm / torch.linalg.matrix_norm(x - x.mH, 2))).to(dtype)
+    base, g = maps.haar(torch.randn(n, n, dtype=wide)), torch.randn(n, n, dtype=dtype)
+    leaf = x.to(wide).requires_grad_()
+    s, one = leaf.tril(-1) - leaf.tril(-1).mH, torch.eye(n, dtype=wide)
+    true = base.to(dtype).to(wide) @ torch.linalg.inv(one - s / 2) @ (one + s / 2)
+    (slope,) = torch.autograd.grad(true, leaf, g.to(wide))
+    allowed = 4 * n**0.5 * max(1.0, norm / 6) * torch.finfo(dtype).eps
+    for size in (1e-6, 1.0, 1e6):
+        own = x.clone().requires_grad_()
+        y = maps.cayley_from(base.to(dtype), own)
+        (found,) = torch.autograd.grad(y, own, size * g)
+        found = found.tril(-1) / size
+        assert torch.linalg.norm(found - slope) <= allowed * torch.linalg.norm(slope)
+    assert torch.linalg.norm(y.detach() - true.detach()) <= allowed * n**0.5
+    assert float(maps.defect(y.detach())) <= allowed * n**0.5
