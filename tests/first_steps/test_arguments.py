@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 import constrainedparams as cp
-from constrainedparams import ConstraintError, Interval, Orthogonal, Simplex
+from constrainedparams import (
+    ConstraintError,
+    FixedEntries,
+    GreaterThan,
+    Interval,
+    Orthogonal,
+    Simplex,
+)
 
 
 def constrained():
@@ -70,10 +77,59 @@ SETS = {
     "list_project": (lambda: Orthogonal().project([[1.0]]), "got list; expected a tensor"),
     "array": (lambda: Orthogonal().contains(numpy.eye(2)), "got ndarray; expected a tensor"),
     "length": (lambda: Orthogonal().sample(3), r"got the shape 3; expected a tuple"),
+    "negative": (lambda: Orthogonal().sample((3, -3)), r"\(3, -3\); expected lengths of axes"),
+    "half_a_row": (lambda: Orthogonal().sample((1.5, 3)), "expected lengths of axes"),
+    "dtype_text": (lambda: Orthogonal().sample((3, 3), dtype="float32"), "such as torch.float64"),
+    "seed": (lambda: Orthogonal().sample((3, 3), generator=0), r"manual_seed\(0\)"),
+    "atol_text": (lambda: Orthogonal().contains(torch.eye(2), "1e-6"), "atol='1e-6': expected a"),
+    "ragged": (
+        lambda: GreaterThan([[1.0], [1.0, 2.0]]),
+        "expected numbers in rows of equal length",
+    ),
+    "words": (lambda: GreaterThan(["a"]), "expected numbers in rows of equal length"),
+    "complex_bound": (lambda: GreaterThan(1j), "1j is complex; expected a real bound"),
+    "complex_bounds": (lambda: Interval(torch.tensor([1j]), 2.0), "expected a real bound"),
+    "two_and_three": (lambda: Interval([0.0, 0.0], torch.ones(3)), r"\(2,\) and \(3,\); expected"),
+    "entry_complex": (lambda: FixedEntries(MASK, 1j)(torch.ones(2)), "expected a complex tensor"),
+    "nan_inverse": (lambda: Orthogonal().right_inverse(NAN), "4 of 4 entries are NaN"),
 }
+MASK = torch.tensor([True, False])
+NAN = torch.full((2, 2), torch.nan)
 
 
 @pytest.mark.parametrize(("wrong", "says"), SETS.values(), ids=SETS)
 def test_a_set_says_what_it_expects(wrong, says):
     with pytest.raises(ConstraintError, match=says):
         wrong()
+
+
+def test_given_entries_may_be_complex():
+    y = FixedEntries(MASK, torch.tensor(1j))(torch.ones(2, dtype=torch.complex64))
+    assert y.tolist() == [1j, 1]
+
+
+FLAGS = {
+    "project": lambda flag: cp.register_constrained_parameter(
+        nn.Linear(3, 3), "weight", Orthogonal(), project=flag
+    ),
+    "dry_run": lambda flag: cp.register_constrained_parameters(
+        nn.Linear(3, 3), {"weight": Orthogonal()}, dry_run=flag
+    ),
+    "inplace": lambda flag: cp.bake(constrained(), inplace=flag),
+    "on": lambda flag: cp.batch(constrained(), on=flag),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_word_is_no_flag(name):
+    with pytest.raises(ConstraintError, match=f"{name}='no': expected True or False"):
+        FLAGS[name]("no")
+
+
+def test_a_name_with_a_dot_has_no_answer():
+    model = nn.Sequential(constrained())
+    with pytest.raises(ConstraintError, match="expected one without a dot") as caught:
+        cp.is_constrained(model, "0.weight")
+    assert eval(
+        str(caught.value).split("`")[1], {"is_constrained": cp.is_constrained, "model": model}
+    )

@@ -14,6 +14,7 @@ import constrainedparams
 from constrainedparams import (
     ConstraintError,
     ConstraintViolation,
+    FunctionError,
     Interval,
     NoRightInverse,
     Orthogonal,
@@ -34,6 +35,12 @@ def orthogonal():
 
 def without_inverse():
     return register_constrained_parameter(nn.Linear(4, 4), "weight", torch.tanh)
+
+
+def sparse():
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.eye(4).to_sparse())
+    return layer
 
 
 def register(*args, **options):
@@ -158,6 +165,29 @@ MISTAKES = {
     "a_multiple": Mistake(
         orthogonal, assign(lambda layer: 2 * layer.weight), ConstraintViolation,
         ("Linear.weight", "away from Orthogonal()", "`Orthogonal().project(value)`"), PROJECTED),
+    "not_a_number": Mistake(
+        orthogonal, assign(lambda layer: layer.weight / 0), ConstraintViolation,
+        ("Linear.weight", "16 of 16 entries are NaN or infinite", "torch.nan_to_num"),
+        "layer.weight = Orthogonal().project(torch.nan_to_num(torch.eye(4) / 0, posinf=1.0))"),
+    "not_a_number_loaded": Mistake(
+        orthogonal, lambda layer: layer.load_state_dict(
+            {"weight": torch.full((4, 4), torch.nan), "bias": torch.zeros(4)}),
+        ConstraintViolation, ("Linear.weight", "16 of 16 entries are NaN", "torch.nan_to_num"),
+        "layer.load_state_dict({'weight': torch.eye(4), 'bias': torch.zeros(4)})"),
+    "without_a_derivative": Mistake(
+        linear, register("weight", lambda x: x.detach().tanh()), FunctionError,
+        ("Linear.weight", "without a derivative", "`detach()`", "`requires_grad_(False)`"),
+        "layer.weight.requires_grad_(False); "
+        "register_constrained_parameter(layer, 'weight', lambda x: x.detach().tanh())"),
+    "without_a_derivative_under_no_grad": Mistake(
+        linear, register("weight", torch.no_grad()(torch.tanh)), FunctionError,
+        ("Linear.weight", "without a derivative", "`torch.no_grad()`"),
+        "register_constrained_parameter(layer, 'weight', torch.tanh)"),
+    "sparse": Mistake(
+        sparse, register("weight", Interval(-1.0, 1.0)), RegistrationError,
+        ("torch.sparse_coo", "expected a dense parameter", "`parameter.to_dense()`"),
+        "layer.weight = nn.Parameter(layer.weight.to_dense()); "
+        "register_constrained_parameter(layer, 'weight', Interval(-1.0, 1.0))"),
     "not_a_tensor": Mistake(
         orthogonal, assign(lambda layer: torch.eye(4).tolist()), ConstraintError,
         ("list", "expected a tensor", "torch.as_tensor(...)"),

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.distributions import (
+    Dirichlet,
     LKJCholesky,
     Normal,
     TransformedDistribution,
@@ -89,7 +90,8 @@ def test_the_bound_belongs_where_it_does_there(theirs, bound):
         (constraints.cat([constraints.positive]), "parameter of its own"),
         (constraints.stack([constraints.positive]), "parameter of its own"),
         (constraints.dependent, "instance.support"),
-        (Normal, "expected a constraint"),
+        (Normal, r"Give its `\.support`"),
+        (Dirichlet(torch.ones(3)), r"Give its `\.support`"),
         ("positive", "expected a constraint"),
     ],
     ids=lambda v: repr(v)[:40],

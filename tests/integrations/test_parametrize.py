@@ -225,6 +225,28 @@ def test_several_on_one_tensor_are_refused():
         adopt(layer)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
+def test_the_older_norms_are_refused_with_the_way_over(kind):
+    model = nn.Sequential(getattr(nn.utils, kind)(nn.Linear(3, 3)))
+    with pytest.raises(RegistrationError, match=rf"0 is under torch\.nn\.utils\.{kind}") as caught:
+        adopt(model)
+    exec(str(caught.value).split("`")[1] + "(model[0])", {"torch": torch, "model": model})
+    cp.register_constrained_parameter(model[0], "weight", cp.Sphere())
+
+
+@pytest.mark.parametrize("wrong", ["a", cp.Orthogonal().sample((2, 2))])
+def test_adopt_takes_a_module(wrong):
+    with pytest.raises(RegistrationError, match=r"adopt got \w+; expected an nn\.Module"):
+        adopt(wrong)
+
+
+def test_a_class_is_shown_as_one():
+    for take in (cp.as_parametrization, cp.to_distributions):
+        with pytest.raises(OptionError, match=r"class .*Orthogonal'>; expected a set, an instance"):
+            take(cp.Orthogonal)
+
+
 def test_nothing_to_adopt_is_no_error():
     layer = nn.Linear(2, 2)
     assert adopt(layer) is layer

@@ -44,6 +44,12 @@ def refuse_no_module(given: Any, caller: str) -> None:
     raise RegistrationError(f"{caller} got {type(given).__name__}; expected an nn.Module.{remedy}")
 
 
+def refuse_no_bool(name: str, given: Any) -> None:
+    """A word such as "no" is true."""
+    if not isinstance(given, bool):
+        raise RegistrationError(f"{name}={given!r}: expected True or False.")
+
+
 def function_for(name: Any, given: Any) -> str:
     """What to give in place of something that cannot be called; ``given`` said shortly first."""
     expected = "expected a set such as `Orthogonal()`, an nn.Module or a function of one tensor."

@@ -19,11 +19,12 @@ from ..core.tensors import (
     raw_name,
     state_name,
 )
-from ..functions.call import finite_or_raise
+from ..functions.call import differentiable_or_raise, finite_or_raise
 from ..functions.describe import describe
 from ..functions.inverse import has_right_inverse, preimage
 from . import validation
 from .classes import base_of, generated_class, set_class, slots_of
+from .guesses import refuse_no_bool
 
 logger = logging.getLogger("constrainedparams")
 Module = TypeVar("Module", bound=nn.Module)
@@ -52,7 +53,8 @@ def register_constrained_parameter(
     Raises:
         RegistrationError: nothing can be registered under this name with this function.
         ConstraintViolation: the value is off the set and ``project`` is False.
-        FunctionError: f(x) is no tensor, not finite, or of another dtype or device.
+        FunctionError: f(x) is no tensor, not finite, without a derivative, or of another dtype or
+            device.
 
     Example:
         >>> import torch
@@ -91,6 +93,7 @@ def prepare(
 ) -> Prepared | None:
     """Every complaint before any change; None when it is registered already."""
     validation.check_arguments(module, name, function, update)
+    refuse_no_bool("project", project)
     present = slots_of(module).get(name)
     if present is not None:
         mode = _possible(update, module._parameters[raw_name(name)])
@@ -127,6 +130,8 @@ def _start(
         validation.warn_of_padding(module, slot.name, parameter.detach(), target)
     y = slot.attempt(module, x, state)
     finite_or_raise(slot.function, y, where)
+    if parameter.requires_grad:
+        differentiable_or_raise(slot.function, y, where)
     slot.state_names = tuple(state)
     slot.shape = tuple(y.shape)
     return x, state

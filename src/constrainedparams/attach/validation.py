@@ -102,6 +102,11 @@ def parameter_of(module: nn.Module, name: Any, function: Any = None) -> nn.Param
             f"{where} is on the meta device and has no value. Materialise it first: "
             "`module.to_empty(device=...)`, then initialise it and register."
         )
+    if parameter.layout != torch.strided:
+        raise RegistrationError(
+            f"{where} has the layout {parameter.layout}; expected a dense parameter. Register "
+            "`parameter.to_dense()`; entries that stay 0 are those of FixedEntries(mask)."
+        )
     if not (parameter.is_floating_point() or parameter.is_complex()):
         raise RegistrationError(
             f"{where} is {parameter.dtype}; expected a floating point or complex parameter. Cast "

@@ -285,7 +285,7 @@ class Slot:
                 return self.again(module, self.record)
             start = x.detach() if versioned(x) else x.clone()
             inputs = self.inputs(module, start.requires_grad_())
-            return self.trace(module, inputs, state)[0].detach()
+            return self.trace(module, inputs, state)[0]
 
     def trace(
         self, module: nn.Module, inputs: tuple[Tensor, ...], state: dict[str, Tensor]

@@ -85,3 +85,13 @@ def finite_or_raise(function: Any, y: Tensor, where: str) -> None:
             "infinite at the present value of the parameter. Start from a value on which the "
             "function is finite, or write the function so that it is."
         )
+
+
+def differentiable_or_raise(function: Any, y: Tensor, where: str) -> None:
+    """A loss beside other weights would train without this one, and nobody would be told."""
+    if not y.requires_grad:
+        raise FunctionError(
+            f"{where}: {describe(function)} gave a tensor without a derivative in x, so that x "
+            "would never train. Leave `detach()`, `torch.no_grad()` and NumPy out of the function; "
+            "for a weight that is not to train call `requires_grad_(False)` on it first."
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import Distribution, biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
 from .. import sets
@@ -99,6 +99,10 @@ def from_distributions(constraint: Any) -> Constraint:
         reason = _REFUSED[name]
     elif getattr(constraint, "is_discrete", False) is True:
         reason = "its members are discrete, and no differentiable map leads from one to another"
+    elif isinstance(constraint, Distribution) or (
+        isinstance(constraint, type) and issubclass(constraint, Distribution)
+    ):
+        reason = "it is a distribution; expected a constraint of one. Give its `.support`"
     else:
         reason = (
             "expected a constraint of torch.distributions or Pyro. For one of your own write a "
@@ -166,7 +170,7 @@ def to_distributions(constraint: Constraint) -> Support:
     """
     if not isinstance(constraint, Constraint):
         raise OptionError(
-            f"to_distributions got {type(constraint).__name__}; expected a set, such as Positive()."
+            f"to_distributions got {constraint!r}; expected a set, an instance such as Positive()."
         )
     if constraint.state_names:
         raise OptionError(

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from .. import sets
 from ..attach.checkpoints import translate
 from ..attach.classes import slots_of
+from ..attach.guesses import refuse_no_module
 from ..attach.registration import register_constrained_parameter
 from ..errors import OptionError, RegistrationError
 from ..sets.contract import Constraint
@@ -84,7 +85,7 @@ def as_parametrization(constraint: Constraint, *, project: bool = True) -> SetPa
     """
     if not isinstance(constraint, Constraint):
         raise OptionError(
-            f"as_parametrization got {type(constraint).__name__}; expected a set, such as "
+            f"as_parametrization got {constraint!r}; expected a set, an instance such as "
             "Sphere(). A function or an nn.Module is a parametrization as it is."
         )
     return SetParametrization(constraint, project)
@@ -151,6 +152,12 @@ _KNOWN: dict[str, Callable[[Any, Tensor], Constraint]] = {
 }
 
 
+_OLDER_NORMS = {
+    "torch.nn.utils.weight_norm.WeightNorm": "weight_norm",
+    "torch.nn.utils.spectral_norm.SpectralNorm": "spectral_norm",
+}
+
+
 def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
     """Turn every tensor that ``torch.nn.utils.parametrize`` manages into a constrained parameter.
 
@@ -169,7 +176,8 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
 
     Raises:
         RegistrationError: an unknown parametrization, several on one tensor, or a name in
-            ``functions`` that is not parametrized. The model is as it was.
+            ``functions`` that is not parametrized; a layer under the older ``torch.nn.utils.
+            weight_norm`` or ``spectral_norm``. The model is as it was.
 
     Example:
         >>> import torch
@@ -180,6 +188,8 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
         >>> constraint_of(adopt(layer), "weight"), torch.allclose(layer.weight, before, atol=1e-6)
         (Orthogonal(), True)
     """
+    refuse_no_module(model, "adopt")
+    _refuse_older_norms(model)
     found = _parametrized(model)
     given = dict(functions or {})
     if unknown := given.keys() - found.keys():
@@ -200,6 +210,19 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
         register_constrained_parameter(module, name, chosen[qualified])
         module.register_load_state_dict_pre_hook(former)
     return model
+
+
+def _refuse_older_norms(model: nn.Module) -> None:
+    """The older functions of these names leave hooks and no parametrization: nothing to adopt."""
+    for prefix, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            kind = _OLDER_NORMS.get(f"{type(hook).__module__}.{type(hook).__name__}")
+            if kind is not None:
+                raise RegistrationError(
+                    f"{prefix or type(module).__name__} is under torch.nn.utils.{kind}, which is "
+                    f"no parametrization. Call `torch.nn.utils.remove_{kind}` and register a set, "
+                    f"or make the layer with `torch.nn.utils.parametrizations.{kind}`."
+                )
 
 
 def _parametrized(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import DtypeError, OptionError
 from . import baked
 
-__all__ = ["Constant", "as_constant", "as_tensor", "broadcasts"]
+__all__ = ["Constant", "as_constant", "as_real", "as_tensor", "broadcasts"]
 
 
 _SHOWN = 16  # numbers in repr; of more, what tells them from others
@@ -30,7 +30,10 @@ class Constant:
                 "a constant of a set is a tensor that requires grad; a set is a value and does not "
                 "learn. Give `value.detach()`, or use an nn.Module that has it as a parameter."
             )
-        tensor = torch.as_tensor(value).detach().cpu()
+        try:
+            tensor = torch.as_tensor(value).detach().cpu()
+        except (TypeError, ValueError) as error:  # rows of several lengths, words
+            raise OptionError(f"{value!r}: expected numbers in rows of equal length.") from error
         if isinstance(value, list) and tensor.is_floating_point():
             tensor = torch.tensor(value, dtype=torch.float64)  # not through the default dtype
         if tensor.is_floating_point() or tensor.is_complex():
@@ -110,9 +113,19 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
         return value.value if like is None else value.like(like)
     if not isinstance(value, int | float | complex):
         raise OptionError(f"{value!r} is {type(value).__name__}; expected a number or a tensor.")
+    if isinstance(value, complex):
+        return as_tensor(Constant(value), like)
     if like is None:
         return torch.tensor(value, dtype=torch.float64)
     return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def as_real(value: Any, like: Tensor | None = None) -> Tensor:
+    """As :func:`as_tensor`, of a bound."""
+    tensor = as_tensor(value, like)
+    if tensor.is_complex():
+        raise OptionError(f"{value!r} is complex; expected a real bound: complex has no order.")
+    return tensor
 
 
 def broadcasts(value: Any, shape: tuple[int, ...]) -> bool:

@@ -245,6 +245,8 @@ class Constraint(ABC):
     @final
     def contains(self, y: Tensor, atol: float | None = None) -> Tensor:
         """Whether the residual is at most ``atol`` (default: ``tolerance(y)``), of batch shape."""
+        if atol is not None and not isinstance(atol, int | float | Tensor):
+            raise OptionError(f"atol={atol!r}: expected a number, such as 1e-6, or None.")
         return self.residual(y) <= (self.tolerance(y) if atol is None else atol)
 
     @final
@@ -258,10 +260,7 @@ class Constraint(ABC):
         self._check_dtype(y)
         self.check_shape(tuple(y.shape))
         if not bool(torch.isfinite(y).all()):
-            raise ConstraintViolation(
-                f"{int((~torch.isfinite(y)).sum())} of {y.numel()} entries are NaN or infinite: no "
-                f"point of {self!r} is nearest. Replace them first, as torch.nan_to_num does."
-            )
+            raise ConstraintViolation(self._complaint(y))
         with without_autocast(y.device):
             found = self._project(self._read(raised(y)))
         found = self._write(found, tuple(y.shape))
@@ -279,7 +278,18 @@ class Constraint(ABC):
     ) -> Tensor:
         """A random y of this shape from the canonical distribution of the set."""
         self.check_shape(shape)
+        if not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise ShapeError(
+                f"{self!r} got the shape {shape}; expected lengths of axes, such as 3."
+            )
         dtype = dtype or torch.get_default_dtype()
+        if not isinstance(dtype, torch.dtype):
+            raise DtypeError(f"dtype={dtype!r}: expected a dtype of torch, such as torch.float64.")
+        if not isinstance(generator, torch.Generator | None):
+            raise OptionError(
+                f"generator={generator!r}: expected a torch.Generator. For a seed write "
+                "`torch.Generator().manual_seed(0)`."
+            )
         wide = compute_dtype(dtype)
         model = torch.empty(0, dtype=wide, device=device)
         self._check_dtype(model)
@@ -394,7 +404,7 @@ class Constraint(ABC):
     def _log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
         raise ConstraintError(
             f"{self!r} has no log |det J|: its map is not one-to-one onto an open set. Maps that "
-            "have one: Interval(a, b), Positive(), PositiveDefinite()."
+            'have one: Interval(a, b), Positive(), PositiveDefinite(), Orthogonal(map="cayley").'
         )
 
     def _factorization(self, x: Tensor, **state: Tensor) -> dict[str, Tensor]:
@@ -443,6 +453,12 @@ class Constraint(ABC):
 
     def _complaint(self, y: Tensor) -> str:
         """Value, expectation and remedy for a y that is off the set."""
+        if bad := int((~torch.isfinite(y)).sum()):
+            return (
+                f"{bad} of {y.numel()} entries are NaN or infinite: no point of {self!r} is "
+                f"nearest. Replace them, as torch.nan_to_num does, then project: "
+                f"`{self!r}.project(value)`."
+            )
         worst = float(self.residual(y).max())
         rounded = ""
         if y.dtype not in _LOW and not y.is_complex():

@@ -16,7 +16,7 @@ from ..numerics.elementary import (
     softplus,
     with_value,
 )
-from .constants import as_tensor, broadcasts
+from .constants import as_real, as_tensor, broadcasts
 from .contract import Constraint, Shape
 
 __all__ = ["HalfLine"]
@@ -40,7 +40,7 @@ class HalfLine(Constraint):
         raise NotImplementedError
 
     def _check_options(self) -> None:
-        if not bool(torch.isfinite(as_tensor(self._bound)).all()):
+        if not bool(torch.isfinite(as_real(self._bound)).all()):
             raise OptionError(
                 f"{self!r}: expected a finite bound. Where there is none, leave the parameter free."
             )

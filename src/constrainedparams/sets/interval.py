@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics.elementary import beyond, precise, rounded_beyond, with_value
-from .constants import as_tensor, broadcasts
+from .constants import as_real, broadcasts
 from .contract import Constraint, Shape
 
 __all__ = ["Interval"]
@@ -60,6 +60,12 @@ class Interval(Constraint):
 
     def _check_options(self) -> None:
         a, b = self._bounds()
+        pairs = zip(a.shape[::-1], b.shape[::-1], strict=False)
+        if not all(n == m or 1 in (n, m) for n, m in pairs):
+            raise OptionError(
+                f"{self!r}: bounds of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected "
+                "shapes that broadcast. Reshape one of them."
+            )
         if not bool((torch.isfinite(a) & torch.isfinite(b) & (a < b)).all()):
             raise OptionError(
                 f"{self!r}: expected finite bounds with lower < upper. For one bound use a set "
@@ -72,7 +78,7 @@ class Interval(Constraint):
         return "expected one that the bounds broadcast to. Reshape the bounds."
 
     def _bounds(self, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return as_tensor(self.lower, like), as_tensor(self.upper, like)
+        return as_real(self.lower, like), as_real(self.upper, like)
 
     def _limits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest and largest number of this dtype in the set."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..attach.guesses import refuse_no_bool
 from ..attach.registration import retire, unguard
 from ..attach.validation import refuse_wrapped
 from ..core.slot import Slot
@@ -51,6 +52,7 @@ def bake(model: Module, inplace: bool = False) -> Module:
         >>> nn.Linear(3, 3).load_state_dict(plain.state_dict())
         <All keys matched successfully>
     """
+    refuse_no_bool("inplace", inplace)
     places = list(constrained(model, "bake"))
     for qualified, module, _, slot in places:
         if slot.pending():

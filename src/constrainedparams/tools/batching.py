@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attach.batch import Batch, over_stack
+from ..attach.guesses import refuse_no_bool
 from ..core.isolated import isolated
 from ..core.slot import Slot
 from ..core.tensors import raw_name
@@ -55,6 +56,7 @@ def batch(model: Module, on: bool = True) -> Module:
         >>> summary(batch(model))["0.weight"].batch
         16
     """
+    refuse_no_bool("on", on)
     groups: dict[Any, dict[Slot, Place]] = {}
     for place in constrained(model, "batch"):
         qualified, module, name, slot = place

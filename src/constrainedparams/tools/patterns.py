@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
-from ..attach.guesses import nearest
+from ..attach.guesses import nearest, refuse_no_bool
 from ..attach.registration import Prepared, carry_out, prepare
 from ..attach.validation import inside_wrappers
 from ..core.tensors import function_name, raw_name
@@ -90,6 +90,7 @@ def register_constrained_parameters(
         >>> list(register_constrained_parameters(model, patterns))
         ['0.weight', '2.weight', '2.bias']
     """
+    refuse_no_bool("dry_run", dry_run)
     chosen = _choose(model, patterns)
     wrapped = inside_wrappers()
     prepared = [_prepare(p, patterns[w], update, project, wrapped) for p, w in chosen.items()]

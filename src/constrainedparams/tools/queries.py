@@ -13,6 +13,9 @@ from ..errors import RegistrationError
 def is_constrained(module: nn.Module, name: str | None = None) -> bool:
     """Whether ``module.name`` is constrained; without a name, anything in the whole tree.
 
+    Raises:
+        RegistrationError: ``module`` is no module, or ``name`` that of a tensor below it.
+
     Example:
         >>> import torch
         >>> from constrainedparams import Parametrized, is_constrained
@@ -20,6 +23,12 @@ def is_constrained(module: nn.Module, name: str | None = None) -> bool:
         True
     """
     refuse_no_module(module, "is_constrained")
+    if name is not None and "." in name:
+        below, _, own = name.rpartition(".")
+        raise RegistrationError(
+            f"{name!r} is no name in {kind(module)} itself; expected one without a dot. Write "
+            f'`is_constrained(model.get_submodule("{below}"), "{own}")`.'
+        )
     if name is not None:
         return name in slots_of(module)
     return any(slots_of(m) for m in module.modules())
