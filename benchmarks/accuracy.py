@@ -23,7 +23,7 @@ from .truths import by_differences
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = DOCS / "bench-accuracy.json"
-SCALES = (2.0**-20, 1.0, 2.0**20)  # 1e-6, 1, 1e6
+SCALES = (2.0**-20, 2.0**-10, 1.0, 2.0**10, 2.0**20)  # 1e-6, 1e-3, 1, 1e3, 1e6
 MOST = 4.0  # units of eps sqrt(n)
 SPREAD = 1.5  # of the gradient's error over the scales
 LEAST = 0.5  # units: below, an error is what rounding the result alone may be
@@ -35,7 +35,7 @@ against double precision by another route: eigenvalues, SVD, QR, SciPy. An error
 norms relative to the result, pooled over the draws of a row, in units of eps sqrt(n). The distance
 from the set is |y^H y - I|, missing symmetry and positivity, what the norm has above 1, or the
 error of a sum, in the same units. Each number is the worst over the rows of a map: n from 2 to 512,
-norms from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6, 1 and
+norms from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6 to
 1e6 (powers of two, so that nothing but the size changes). `scales`: by what factor the error of the
 gradient differs between these sizes, errors below half a unit counting as that. `oracle`: how far
 double precision is from mpmath with 60 digits. `none`: what came was no number. The bound of each

@@ -68,6 +68,6 @@ def test_what_is_no_number_counts_as_infinitely_wrong(module):
     accuracy = module("accuracy")
     assert accuracy.units(math.nan, 1.0, (4, 4), 1e-7) == math.inf
     row = {"at": "2 x 2", "distance": None, "value": {"ours": math.inf, "torch": 1.0}}
-    row["gradient"] = {"ours": [1.0, 1.0, 1.0], "torch": [math.inf] * 3}
+    row["gradient"] = {"ours": [1.0] * 5, "torch": [math.inf] * 5}
     assert list(accuracy.misses(row)) == ["2 x 2: value none, torch 1"]
     assert accuracy.rounded(row)["value"]["ours"] is None
