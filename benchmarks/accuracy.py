@@ -183,6 +183,9 @@ def lines(found: dict[str, Any]) -> str:
         body.append([name, *cells, scale, exact, f"{verdict} ({held} of {len(rows)} rows)"])
     header = ["f: ours / torch / geotorch", "value", "distance", "gradient", "scales", "oracle"]
     parts = [INTRO, f"Command: `{found['command']}`\n"]
+    if "--quick" in found["command"]:
+        few = "A quick run: 3 draws of a row, too few for the error of a 2 x 2 gradient.\n"
+        parts.insert(0, few)
     parts += ["\n".join(f"- {key}: {value}" for key, value in found["machine"].items()) + "\n"]
     parts += [table([*header, "bound"], body)]
     if missed:
