@@ -41,6 +41,24 @@ def test_what_a_closure_reads_is_announced():
     assert_close(layer.weight.detach().clone(), torch.tanh(2 * x))
 
 
+def test_torchscript_takes_the_baked_model():
+    layer = tanh_layer()
+    with pytest.raises(RuntimeError, match="has no attribute 'weight'"):
+        torch.jit.script(layer)
+    inputs = torch.rand(2, 3)
+    assert_close(torch.jit.script(cp.bake(layer))(inputs), layer(inputs))
+
+
+def test_zeros_of_pruning_are_fixed_entries():
+    """Where prune would have put its mask, which it cannot on a constrained weight."""
+    layer = nn.Linear(3, 3)
+    mask = torch.eye(3) == 0
+    cp.register_constrained_parameter(layer, "weight", cp.FixedEntries(mask))
+    layer(torch.rand(2, 3)).sum().backward()
+    assert not layer.weight[mask].any() and layer.weight[~mask].all()
+    assert not layer._weight_unconstrained.grad[mask].any()
+
+
 def test_names_of_parameters():
     layer = tanh_layer()
     names = [name for name, _ in layer.named_parameters()]

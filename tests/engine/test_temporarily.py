@@ -31,6 +31,14 @@ def test_value_inside_and_restored_after():
     assert_fresh(layer, skew_exp)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_value_of_another_dtype_is_cast_as_in_an_assignment(dtype):
+    layer, inputs = constrained_linear(), torch.rand(2, 4)
+    with cp.temporarily(layer, "weight", torch.eye(4, dtype=dtype)) as value:
+        equal(layer(inputs), inputs)
+        assert layer.weight is value
+
+
 def test_no_gradient_to_x():
     layer = constrained_linear(bias=True)
     inputs = torch.rand(2, 4, requires_grad=True)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from ..core.tensors import raw_name
 from ..errors import ShapeError
 from .queries import slot_of
 
@@ -16,7 +17,7 @@ def temporarily(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]
     Args:
         module: owner of the constrained parameter.
         name: its name.
-        value: a tensor of y's shape; it need not be on the set.
+        value: a tensor of y's shape, cast to its dtype; it need not be on the set.
 
     Raises:
         RegistrationError: nothing is constrained under this name.
@@ -39,6 +40,7 @@ def temporarily(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]
             f"{slot.where(module)} has shape {slot.shape}; the temporary value is {given}. Give a "
             f"tensor of shape {slot.shape}."
         )
+    value = value.to(getattr(module, raw_name(name)).dtype)  # as an assignment does
     slot.override.append(value)
     try:
         yield value
