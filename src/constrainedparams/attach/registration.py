@@ -19,7 +19,12 @@ from ..core.tensors import (
     raw_name,
     state_name,
 )
-from ..functions.call import differentiable_or_raise, finite_or_raise
+from ..functions.call import (
+    differentiable_or_raise,
+    finite_or_raise,
+    same_values,
+    written_to,
+)
 from ..functions.describe import describe
 from ..functions.inverse import has_right_inverse, preimage
 from . import validation
@@ -128,7 +133,12 @@ def _start(
             x, state, target = preimage(slot.function, parameter, where, project)
         slot.moved = _distance(parameter.detach(), target)
         validation.warn_of_padding(module, slot.name, parameter.detach(), target)
+    before = parameter.detach().clone() if x is parameter else None
     y = slot.attempt(module, x, state)
+    if before is not None and not same_values(before, parameter):
+        with torch.no_grad():
+            parameter.copy_(before)
+        raise written_to(slot.function, where)
     finite_or_raise(slot.function, y, where)
     if parameter.requires_grad:
         differentiable_or_raise(slot.function, y, where)

@@ -45,6 +45,11 @@ def check_arguments(module: Any, name: Any, function: Any, update: Any) -> None:
     if isinstance(name, Tensor):
         own = next((k for k, p in module._parameters.items() if p is name), "weight")
         raise RegistrationError(f'name is a tensor; expected its name: write "{own}".')
+    if isinstance(name, list | tuple):
+        raise RegistrationError(
+            f"name is {name!r}; expected one name. For several write "
+            '`register_constrained_parameters(module, {"weight": ..., "bias": ...})`.'
+        )
     if isinstance(module, torch.jit.ScriptModule):
         raise RegistrationError("module is a ScriptModule; register before torch.jit.script.")
 

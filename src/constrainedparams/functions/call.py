@@ -95,3 +95,16 @@ def differentiable_or_raise(function: Any, y: Tensor, where: str) -> None:
             "would never train. Leave `detach()`, `torch.no_grad()` and NumPy out of the function; "
             "for a weight that is not to train call `requires_grad_(False)` on it first."
         )
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Equal, with NaN equal to itself."""
+    return torch.equal(one, other) or bool(torch.isclose(one, other, 0, 0, equal_nan=True).all())
+
+
+def written_to(function: Any, where: str) -> FunctionError:
+    """An ``nn.init`` function in place of a set draws x anew at each change of x."""
+    return FunctionError(
+        f"{where}: {describe(function)} writes into the tensor that it gets, which is x itself. "
+        "Let it return a new tensor, or begin it with `x = x.clone()`."
+    )

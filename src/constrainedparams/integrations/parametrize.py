@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from .. import sets
 from ..attach.checkpoints import translate
 from ..attach.classes import slots_of
-from ..attach.guesses import refuse_no_module
+from ..attach.guesses import refuse_no_bool, refuse_no_module
 from ..attach.registration import register_constrained_parameter
 from ..errors import OptionError, RegistrationError
 from ..sets.contract import Constraint
@@ -88,6 +88,7 @@ def as_parametrization(constraint: Constraint, *, project: bool = True) -> SetPa
             f"as_parametrization got {constraint!r}; expected a set, an instance such as "
             "Sphere(). A function or an nn.Module is a parametrization as it is."
         )
+    refuse_no_bool("project", project)
     return SetParametrization(constraint, project)
 
 
@@ -189,6 +190,11 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
         (Orthogonal(), True)
     """
     refuse_no_module(model, "adopt")
+    if not isinstance(functions, Mapping | None):
+        raise RegistrationError(
+            f"functions is {functions!r}; expected a dict from qualified names to sets or "
+            'functions, such as {"0.weight": Orthogonal()}.'
+        )
     _refuse_older_norms(model)
     found = _parametrized(model)
     given = dict(functions or {})

@@ -240,6 +240,7 @@ class Constraint(ABC):
     @final
     def tolerance(self, y: Tensor) -> float:
         """The largest residual that is rounding, for a y of this dtype and size."""
+        self._check_dtype(y)
         return float(self._tolerance(self._matrix_shape(tuple(y.shape)), y.dtype))
 
     @final
@@ -324,6 +325,8 @@ class Constraint(ABC):
     def dimension(self, shape: Shape, dtype: torch.dtype | None = None) -> int:
         """Real dimension of the set for a whole y of this shape (all its elements together)."""
         self.check_shape(shape)
+        if not isinstance(dtype, torch.dtype | None):
+            raise DtypeError(f"dtype={dtype!r}: expected a dtype of torch, such as torch.float64.")
         matrix = self._matrix_shape(tuple(shape))
         return self._whole_dimension(matrix, dtype is not None and dtype.is_complex)
 
@@ -431,6 +434,11 @@ class Constraint(ABC):
             if name not in self.state_names:
                 names = ", ".join(self.state_names) or "none"
                 raise ConstraintError(f"{self!r} has no state {name!r}; its state: {names}.")
+            if not isinstance(value, Tensor):
+                raise DtypeError(
+                    f"state {name!r} is {type(value).__name__}; expected a tensor. Take x and "
+                    "state from the same right_inverse."
+                )
             if tuple(value.shape[-self.event_dim :]) != shape[-self.event_dim :]:
                 raise ShapeError(
                     f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, "
