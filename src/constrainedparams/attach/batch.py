@@ -62,19 +62,19 @@ class Batch:
     def __len__(self) -> int:
         return sum(1 for _ in self.present())
 
-    def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> bool:
-        """Evaluate ``slot`` and all stale members; False when it is to be done alone."""
+    def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> Record | None:
+        """Evaluate ``slot`` and all stale members; None when it is to be done alone."""
         self.join(slot, module)
         if type(x) is not Unconstrained:
-            return False
+            return None
         first = Member(slot, module, slot.name_in(module), Record(x, slot.mode), reason)
         try:
             members = [first, *self._stale(first)]
             if len(members) > 1:
                 self._run(members)
         except Exception:  # what one member does to f is no concern of a read of another
-            return False
-        return len(members) > 1
+            return None
+        return first.record if len(members) > 1 else None
 
     def _stale(self, first: Member) -> Iterator[Member]:
         """Members beside ``first`` and like it that f has to run for, with nothing in the way."""

@@ -201,11 +201,11 @@ class Slot:
             guard(parameter)
         if not versioned(x):
             return self.inline(module)
-        if self.batch is None or not self.batch.evaluate(self, module, x, reason):
+        record = None if self.batch is None else self.batch.evaluate(self, module, x, reason)
+        if record is None:
             self.drop(reason)
-            self.keep(self.build(module, inputs), reason)
-        assert self.record is not None
-        return self.again(module, self.record)
+            self.keep(record := self.build(module, inputs), reason)
+        return self.again(module, record)  # not self.record, which another thread may drop
 
     def keep(self, record: Record, reason: str) -> None:
         """``record`` is what holds from now on."""
