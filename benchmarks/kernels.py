@@ -24,6 +24,7 @@ from .engine import machine
 from .page import publish
 from .pairs import Step, interleaved, ratio, rounds_within
 from .peers import PEERS
+from .plots import draw
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = DOCS / "bench-kernels.json"
@@ -161,6 +162,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{s[-1]}: {t:.3g}" for s, t in zip(part["shapes"], part["milliseconds"], strict=True)
         )
         out.append(f"| {name} | {part['slope']:.2f} | {sizes} |")
+    out += ["", "![How cost grows with size](pictures/kernels.png)"]
     out += ["", "| `Orthogonal()` on one tall layer | registration and first step, s | "
             "kept / weight | peak of a step / weight |", "|---|---|---|---|"]  # fmt: skip
     for name, row in found["tall"].items():
@@ -168,13 +170,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
-    parser.add_argument("--only", help="cases whose name contains this, and no more than those")
-    parser.add_argument("--output", type=Path, default=Path("results/bench-kernels.json"))
-    parser.add_argument("--publish", action="store_true", help="put the run into docs/")
-    chosen = parser.parse_args()
+def run(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is chosen, and keep it."""
     torch.set_num_threads(1)
     seconds = 0.5 if chosen.quick else 10.0
     cases = QUICK if chosen.quick else CASES
@@ -194,9 +191,22 @@ def main() -> None:
     found["tall"] = {f"{n} x {k}": tall_layer((n, k)) for n, k in shapes}
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
+    parser.add_argument("--only", help="cases whose name contains this, and no more than those")
+    parser.add_argument("--output", type=Path, default=Path("results/bench-kernels.json"))
+    parser.add_argument("--publish", action="store_true", help="put the run into docs/")
+    parser.add_argument("--read", type=Path, help="show a kept run instead of measuring")
+    chosen = parser.parse_args()
+    found = json.loads(chosen.read.read_text()) if chosen.read else run(chosen)
     print("\n".join(lines(found)))
     if chosen.publish:
         KEPT.write_text(json.dumps(found, indent=1) + "\n")
+        draw(found)
         publish("kernels", "\n".join(lines(found)) + "\n")
 
 
