@@ -16,6 +16,9 @@ from constrainedparams import (
 from .problem import Problem, optimizer
 
 F64 = torch.float64
+INDEFINITE = np.array(
+    [[1, 0.9, 0.7, -0.8], [0.9, 1, 0.3, 0.6], [0.7, 0.3, 1, 0.9], [-0.8, 0.6, 0.9, 1.0]]
+)
 
 
 def covariance_by_maximum_likelihood() -> Problem:
@@ -48,10 +51,7 @@ def _higham(a: np.ndarray) -> np.ndarray:
 
 def nearest_correlation() -> Problem:
     """To an indefinite matrix: the nearest one is singular, on the boundary."""
-    a = np.array(
-        [[1, 0.9, 0.7, -0.8], [0.9, 1, 0.3, 0.6], [0.7, 0.3, 1, 0.9], [-0.8, 0.6, 0.9, 1.0]]
-    )
-    A = torch.from_numpy(a)
+    a, A = INDEFINITE, torch.from_numpy(INDEFINITE)
     return Problem(
         Correlation(rank=3),
         torch.eye(4, dtype=F64),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from statsmodels.stats.correlation_tools import corr_nearest
 
 from . import dynamics, factorizations, numbers, rotations, symmetric, vectors
 from .problem import solve
@@ -35,3 +36,9 @@ def test_the_start_is_no_answer(name):
     y = problem.constraint.project(problem.start)
     gap = np.abs(np.asarray(problem.quantity(y)) - np.asarray(problem.answer)).max()
     assert gap > 10 * problem.atol
+
+
+@pytest.mark.filterwarnings("ignore::statsmodels.tools.sm_exceptions.IterationLimitWarning")
+def test_the_nearest_correlation_of_statsmodels():
+    found = corr_nearest(symmetric.INDEFINITE)
+    assert np.abs(solve(PROBLEMS["nearest_correlation"]()).numpy() - found).max() < 1e-5
