@@ -12,6 +12,7 @@ from ..numerics import balls
 from ..numerics.elementary import above_zero, with_value
 from .contract import Shape
 from .packed import Packed
+from .radius import check_radius
 
 __all__ = ["Ball"]
 
@@ -76,9 +77,7 @@ class Ball(Packed):
         return {1.0: 2, 2.0: 1}.get(self.p, 0) if self.closed else 0
 
     def _check_options(self) -> None:
-        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
-        if not known or self.radius <= 0:
-            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        check_radius(self.radius)
         if self.p not in (1, 2, math.inf):
             raise OptionError(f"p={self.p!r}: expected 1, 2 or math.inf.")
 

@@ -1,16 +1,16 @@
 """Matrices of nuclear norm at most a radius."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import OptionError, ShapeError
+from ..errors import ShapeError
 from ..numerics.elementary import precise
 from ..numerics.vectors import nearest_in_simplex, sine_of_length
 from .contract import MatrixConstraint, Shape
+from .radius import check_radius
 from .views import View
 
 __all__ = ["NuclearNormBall"]
@@ -68,9 +68,7 @@ class NuclearNormBall(MatrixConstraint):
     decay_target = property(lambda self: "0, where the derivative is 0 as well")
 
     def _check_options(self) -> None:
-        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
-        if not known or self.radius <= 0:
-            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        check_radius(self.radius)
 
     def _check(self, shape: Shape) -> str | None:
         if min(shape[-2:]) > 0:

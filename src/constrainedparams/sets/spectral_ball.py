@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
 from ..numerics.contraction import contraction, expansion
 from ..numerics.elementary import precise
 from ..numerics.orthogonal import haar
 from .contract import MatrixConstraint, Shape
+from .radius import check_radius
 
 __all__ = ["SpectralBall"]
 
@@ -59,9 +59,7 @@ class SpectralBall(MatrixConstraint):
     decay_target = property(lambda self: "0")
 
     def _check_options(self) -> None:
-        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
-        if not known or self.radius <= 0:
-            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        check_radius(self.radius)
 
     def _inner(self, y: Tensor) -> float:
         """The radius that is reached; a little smaller, so that rounding stays inside."""

@@ -1,16 +1,15 @@
 """Matrices of a given spectral norm."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
 from ..numerics.elementary import precise
 from ..numerics.spectral_norm import spectral_norm
 from .contract import MatrixConstraint, Shape
+from .radius import check_radius
 
 __all__ = ["SpectralSphere"]
 
@@ -55,9 +54,7 @@ class SpectralSphere(MatrixConstraint):
     decay_target = property(lambda self: "itself; at x = 0 exactly, all entries r (n k)^-1/2")
 
     def _check_options(self) -> None:
-        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
-        if not known or self.radius <= 0:
-            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        check_radius(self.radius)
 
     def _check(self, shape: Shape) -> str | None:
         if min(shape[-2:]) > 0:

@@ -1,6 +1,5 @@
 """Vectors of a given length."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from ..numerics.elementary import precise
 from ..numerics.linear import a_direction, affine_rows, onto_null_space
 from .constants import Constant
 from .contract import Shape, VectorConstraint
+from .radius import check_radius
 
 __all__ = ["Sphere"]
 
@@ -68,9 +68,7 @@ class Sphere(VectorConstraint):
     decay_target = property(lambda self: "itself; at x = 0 exactly, r n^-1/2 (1, ..., 1)")
 
     def _check_options(self) -> None:
-        known = isinstance(self.radius, int | float) and math.isfinite(self.radius)
-        if not known or self.radius <= 0:
-            raise OptionError(f"radius={self.radius!r}: expected a positive, finite number.")
+        check_radius(self.radius)
         if self.orthogonal_to is not None:
             self._take_subspace()
 
