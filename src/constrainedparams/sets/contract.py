@@ -94,7 +94,7 @@ class Constraint(ABC):
     def __post_init__(self) -> None:
         for option in fields(self):
             value = _FROZEN.get(option.name, as_constant)(getattr(self, option.name))
-            if isinstance(option.default, bool) and not isinstance(value, bool):
+            if option.type in (bool, "bool") and not isinstance(value, bool):
                 raise OptionError(f"{option.name}={value!r}: expected True or False.")
             object.__setattr__(self, option.name, value)
         object.__setattr__(self, "_layout", self._make_layout())
