@@ -10,7 +10,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..core import private
 from ..core.pullback import Gradients, Graph
 from ..errors import PendingGradients
-from ..sets.contract import without_autocast
+from ..numerics.precision import full_precision
 
 
 class Stacked:
@@ -58,7 +58,7 @@ class Stacked:
         _refuse_changed(self.leaves, self.versions, grads)
         zero = given.new_zeros(self.shape)
         stack = (torch.stack([zero if g is None else g for g in grads]),)
-        with without_autocast(given.device):
+        with full_precision(given.device):
             if create_graph:
                 found = private.gradients((self.edge,), self.leaves, stack, True)
             else:

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from ..sets.contract import without_autocast
+from ..numerics.precision import full_precision
 from . import private
 
 
 def isolated(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast, no inference mode, no saved-tensor hooks of somebody else around f."""
-    shield = without_autocast(device)
+    shield = full_precision(device)
     open_ = torch.is_inference_mode_enabled() or private.saved_tensor_hooks()
     return _isolated(shield) if open_ else shield
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from ..sets.contract import without_autocast
+from ..numerics.precision import full_precision
 from . import private
 
 Tensors = tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class Graph:
         if not pairs or not wanted:
             return (None,) * len(self.leaves)
         edges, cotangents = zip(*pairs, strict=True)
-        with without_autocast(cotangents[0].device):
+        with full_precision(cotangents[0].device):
             pulled = private.gradients(edges, tuple(wanted), cotangents, create_graph)
         found = iter([g if g is None else g.resolve_conj() for g in pulled])  # as optimisers ask
         return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)

@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, final
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
+from ..numerics.precision import full_precision
 from .constants import as_constant
 from .views import BATCH, Axes, Dim, Folded, Moved, Sizes, View, frozen_dim, frozen_sizes
 
@@ -20,12 +20,6 @@ Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
 _UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Half-precision products would put y 3e-2 away from the set at size 64."""
-    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -130,7 +124,7 @@ class Constraint(ABC):
             DtypeError: the set has no version in this dtype.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             y = self._forward(wide, **known).resolve_conj()
         return self._round(self._write(y, self._constrained_shape(tuple(x.shape))), x.dtype)
 
@@ -156,7 +150,7 @@ class Constraint(ABC):
         self.check_shape(shape)
         if not bool(self.contains(y).all()):
             raise ConstraintViolation(self._complaint(y))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             value = self._read(raised(y))
             if y.dtype in _LOW:
                 off = self._per_element(self._residual(value) > 0)
@@ -177,7 +171,7 @@ class Constraint(ABC):
     def retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(x, state) with the same y = f(x) in better coordinates; what it was given by default."""
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             moved, after = self._retract(wide, **known)
         own = tuple(x.shape)
         shape = self._constrained_shape(own)
@@ -197,7 +191,7 @@ class Constraint(ABC):
             ConstraintError: f is not one-to-one onto an open set of these, so there is none.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             return self._log_abs_det_jacobian(wide, **known).to(x.real.dtype)
 
     @final
@@ -216,7 +210,7 @@ class Constraint(ABC):
             ConstraintError: f is no product.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             found = self._factorization(wide, **known)
         return {k: t.to(x.dtype if t.is_complex() else x.real.dtype) for k, t in found.items()}
 
@@ -228,7 +222,7 @@ class Constraint(ABC):
         """Distance of y from the set, of batch shape: 0 on it, infinite where y is not finite."""
         self._check_dtype(y)
         self.check_shape(tuple(y.shape))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             value = self._read(raised(y))
             finite = torch.isfinite(value)
             if self.event_dim:
@@ -262,7 +256,7 @@ class Constraint(ABC):
         self.check_shape(tuple(y.shape))
         if not bool(torch.isfinite(y).all()):
             raise ConstraintViolation(self._complaint(y))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             found = self._project(self._read(raised(y)))
         found = self._write(found, tuple(y.shape))
         return self._round(found, y.dtype).resolve_conj().contiguous()
