@@ -229,15 +229,27 @@ def test_a_half_open_interval_does_not_overflow():
     assert x.grad.tolist() == [0.0, 0.0]
 
 
-def test_a_number_in_half_precision_stands_for_the_nearest_of_the_set():
-    """0.7 in bfloat16 is 0.69921875: a member of [0.7, 1), which does not become 0.701."""
-    constraint = Interval(0.7, 1.0, closed="left")
-    y = torch.tensor([0.7, 1.0], dtype=torch.bfloat16)
-    assert torch.equal(constraint(constraint.right_inverse(y))[:1], y[:1])
-    assert float(constraint(constraint.right_inverse(y))[1]) == 0.99609375  # the last below 1
-    low = GreaterThan(0.7, closed=True)
-    assert torch.equal(low(low.right_inverse(y)), y)
-    assert not bool(low.contains(torch.tensor(0.69, dtype=torch.bfloat16)))
+@pytest.mark.parametrize(
+    ("constraint", "given", "kept"),
+    [
+        (Interval(0.7, 1.0, closed="left"), 0.7, 0.69921875),
+        (Interval(-100.0, 1.0, closed="left"), 1.0, 0.99609375),  # the last below 1
+        (GreaterThan(0.007, closed=True), 0.007, 0.006988525390625),
+        (LessThan(-0.007, closed=True), -0.007, -0.006988525390625),
+    ],
+    ids=repr,
+)
+def test_a_number_in_half_precision_stands_for_the_nearest_of_the_set(constraint, given, kept):
+    """0.7 in bfloat16 is 0.69921875, below 0.7: a member, which is not moved as 0.69 would be."""
+    y = torch.tensor(given, dtype=torch.bfloat16)
+    assert bool(constraint.contains(y))
+    assert float(constraint(constraint.right_inverse(y))) == pytest.approx(kept, rel=1e-6)
+
+
+def test_a_number_off_the_set_in_half_precision_is_none():
+    off = torch.tensor(0.69, dtype=torch.bfloat16)
+    assert not bool(GreaterThan(0.7, closed=True).contains(off))
+    assert not bool(Interval(0.7, 1.0, closed="left").contains(off))
 
 
 @pytest.mark.parametrize("closed", ["both", "neither", 1, None], ids=str)
