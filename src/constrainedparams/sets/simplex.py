@@ -207,5 +207,5 @@ class Simplex(VectorConstraint):
     def _whole_dimension(self, shape: Shape, is_complex: bool) -> int:
         if self.mask is None:
             return super()._whole_dimension(shape, is_complex)
-        free = self._free(torch.empty(shape)).expand(shape)
+        free = self._free(torch.empty(shape, device="cpu")).expand(shape)
         return int(free.sum()) - free[..., 0].numel()

@@ -81,7 +81,7 @@ class Sphere(VectorConstraint):
             )
         value = self.orthogonal_to.value
         wide = value.to(torch.promote_types(value.dtype, torch.float64))
-        rows = affine_rows(wide, torch.zeros((), dtype=torch.float64))
+        rows = affine_rows(wide, wide.new_zeros(()))
         assert rows is not None  # 0 solves it
         if rows[0].shape[0] == rows[0].shape[1]:
             raise OptionError(
