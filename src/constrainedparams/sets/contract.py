@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Literal, final
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
 from ..numerics.precision import full_precision
 from .constants import as_constant
-from .views import BATCH, Axes, Dim, Folded, Moved, Sizes, View, frozen_dim, frozen_sizes
+from .views import Axes, Folded, Moved, View, frozen_dim, frozen_sizes
 
-__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square", "takes_dim"]
+__all__ = ["Constraint", "has_option"]
 
 Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
@@ -33,14 +33,10 @@ def raised(t: Tensor) -> Tensor:
     return t if t.dtype == wide else t.to(wide)
 
 
-def not_square(shape: Shape, remedy: str) -> str | None:
-    """What :meth:`Constraint._check` says of matrices that are not square, None of others."""
-    return None if shape[-2] == shape[-1] else f"expected square matrices. {remedy}"
-
-
-def takes_dim(constraint: "Constraint") -> bool:
-    """Whether the set has the option ``dim``: the axes of the tensor that it reads."""
-    return any(option.name == "dim" for option in fields(constraint))
+def has_option(constraint: Any, name: str) -> bool:
+    """Whether it is a set with this option: ``"view"`` of matrices, ``"dim"`` of vectors."""
+    known = isinstance(constraint, Constraint)
+    return known and any(option.name == name for option in fields(constraint))
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +110,10 @@ class Constraint(ABC):
         Args:
             x: free tensor; float32, float64, complex where the set has a complex version. bfloat16
                 and float16 are computed in float32 and rounded.
-            state: what the map remembers, by the names in ``state_names``; without it, its default.
+            state: what the map remembers, by the names in ``state_names``, as ``right_inverse`` gave
+                it; without it, its default. A base that is not on the set leads off it, and only
+                its shape is checked: more would cost a product at each call. (That of a layer is
+                put back on the set when it was cast, loaded or averaged.)
 
         Returns:
             y on the set, in the dtype of x.
@@ -506,43 +505,3 @@ _FINAL = {
     "log_abs_det_jacobian", "project", "residual", "retract", "right_inverse", "sample",
     "tolerance", "unconstrained_shape",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, repr=False)
-class MatrixConstraint(Constraint):
-    """A set of matrices: the last two axes of y, or those that ``view`` says.
-
-    Args:
-        view: einops pattern that reads a tensor as matrices, such as ``"o i h w -> o (i h w)"`` for
-            a convolution, or ``"batch"``: all axes but the last two are a batch.
-        sizes: lengths of axes in the pattern that the shape does not give, such as ``{"heads": 8}``
-            for ``"(heads d) e -> heads d e"``.
-    """
-
-    event_dim: ClassVar[int] = 2
-    view: str | Literal["batch"] | None = field(default=None, kw_only=True)  # type: ignore[misc]
-    sizes: Sizes = field(default=None, kw_only=True)  # type: ignore[misc]
-
-    def _make_layout(self) -> View | None:
-        sizes = frozen_sizes(self.sizes)
-        if self.view is not None and self.view != BATCH:
-            return View(self.view, sizes)
-        if sizes is not None:
-            raise OptionError(f"sizes={dict(sizes)} without a pattern in view=. Give view= too.")
-        return None
-
-
-@dataclass(frozen=True, repr=False)
-class VectorConstraint(Constraint):
-    """A set of vectors: the last axis of y, or the axes that ``dim`` says.
-
-    Args:
-        dim: the axis of the vectors, a tuple of axes that together are one vector (``(1, 2, 3)``:
-            the filters of a convolution), or None: the whole tensor is one vector.
-    """
-
-    event_dim: ClassVar[int] = 1
-    dim: Dim = field(default=-1, kw_only=True)  # type: ignore[misc]
-
-    def _make_layout(self) -> Axes | None:
-        return None if self.dim == -1 else Axes(self.dim)

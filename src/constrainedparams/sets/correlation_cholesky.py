@@ -11,7 +11,8 @@ from ..numerics import correlation as c
 from ..numerics.elementary import precise
 from ..numerics.vectors import length, unit
 from .constants import Constant, broadcasts
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["CorrelationCholesky"]
 

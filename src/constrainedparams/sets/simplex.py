@@ -10,7 +10,8 @@ from ..errors import OptionError
 from ..numerics import sequences, vectors
 from ..numerics.elementary import above_zero, precise
 from .constants import Constant, broadcasts
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Simplex"]
 

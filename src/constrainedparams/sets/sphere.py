@@ -11,8 +11,9 @@ from ..numerics import vectors
 from ..numerics.elementary import precise
 from ..numerics.linear import a_direction, affine_rows, onto_null_space
 from .constants import Constant
-from .contract import Shape, VectorConstraint
+from .contract import Shape
 from .radius import check_radius
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Sphere"]
 
