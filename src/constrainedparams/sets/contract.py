@@ -110,10 +110,10 @@ class Constraint(ABC):
         Args:
             x: free tensor; float32, float64, complex where the set has a complex version. bfloat16
                 and float16 are computed in float32 and rounded.
-            state: what the map remembers, by the names in ``state_names``, as ``right_inverse`` gave
-                it; without it, its default. A base that is not on the set leads off it, and only
-                its shape is checked: more would cost a product at each call. (That of a layer is
-                put back on the set when it was cast, loaded or averaged.)
+            state: what the map remembers, by the names in ``state_names``, as it came from
+                ``right_inverse``; without it, its default. Its shape is checked. That a base is on
+                the set is not, at the price of a product for each call; one that is not leads off
+                it. (A layer's is put back when it was cast, loaded or averaged.)
 
         Returns:
             y on the set, in the dtype of x.
