@@ -1,6 +1,7 @@
 """torch.distributions: the same members there and back, transforms with the right Jacobian."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -104,6 +105,30 @@ def test_the_bound_belongs_where_it_does_there(theirs, bound):
 def test_refused_with_a_reason(theirs, why):
     with pytest.raises(OptionError, match=why):
         from_distributions(theirs)
+
+
+DISTRIBUTIONS = [
+    cls
+    for cls in (getattr(torch.distributions, name) for name in torch.distributions.__all__)
+    if isinstance(cls, type) and issubclass(cls, torch.distributions.Distribution)
+]
+
+
+def answer(theirs):
+    """The set, or why there is none."""
+    try:
+        return from_distributions(theirs)
+    except OptionError as refusal:
+        return str(refusal)
+
+
+@pytest.mark.parametrize("cls", DISTRIBUTIONS, ids=lambda cls: cls.__name__)
+def test_every_constraint_of_a_distribution_is_a_set_or_refused_for_what_it_is(cls):
+    """Of its parameters, and of its values where no parameter decides."""
+    known = [cls.support, *getattr(cls.arg_constraints, "values", list)()]
+    for found in (answer(c) for c in known if isinstance(c, constraints.Constraint)):
+        reason = re.search("nothing to constrain|discrete|only an instance", str(found))
+        assert isinstance(found, cp.Constraint) or reason, found
 
 
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS, ids=IDS)

@@ -41,6 +41,7 @@ _SETS: dict[str, Callable[[Any], Constraint]] = {
     "_PositiveDefinite": lambda _: sets.PositiveDefinite(),
     "_SoftplusPositive": lambda _: sets.Positive(),
     "_SoftplusLowerCholesky": lambda _: sets.CholeskyFactor(),
+    "_UnitLowerCholesky": lambda _: sets.LowerTriangular(diagonal=1.0),
     "_CorrMatrix": lambda _: sets.Correlation(),
     "_OrderedVector": lambda _: sets.Ordered(),
     "_PositiveOrderedVector": lambda _: sets.PositiveOrdered(),
