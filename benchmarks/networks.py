@@ -50,7 +50,6 @@ class Task:
     """
 
     row: Row
-    device: str = "cpu"
     batches: list[tuple[Tensor, Tensor]] = field(init=False)
     base: Tensor = field(init=False)  # (hidden, hidden)
     x: Tensor = field(init=False)  # (hidden, hidden)
@@ -60,20 +59,19 @@ class Task:
         draw = torch.Generator().manual_seed(0)
         self.batches = [
             (
-                torch.randn(row.batch, row.length, generator=draw).to(self.device),
-                torch.randint(10, (row.batch,), generator=draw).to(self.device),
+                torch.randn(row.batch, row.length, generator=draw),
+                torch.randint(10, (row.batch,), generator=draw),
             )
             for _ in range(row.micro_batches)
         ]
-        base = Orthogonal().sample((n, n), dtype=torch.float32, generator=draw)
-        self.base = base.to(self.device)
-        self.x = 0.5 / math.sqrt(n) * torch.randn(n, n, generator=draw).to(self.device)
+        self.base = Orthogonal().sample((n, n), dtype=torch.float32, generator=draw)
+        self.x = 0.5 / math.sqrt(n) * torch.randn(n, n, generator=draw)
 
     def network(self, weight: Tensor) -> Recurrent:
         """The same network each time, with ``weight`` as its recurrent matrix."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            network = Recurrent(self.row.hidden).to(self.device)
+            network = Recurrent(self.row.hidden)
             network.recurrent.weight.copy_(weight)
         return network
 

@@ -64,13 +64,13 @@ def test_private_names_of_torch_are_in_one_file(path):
 def test_nothing_is_missing_from_this_torch():
     from constrainedparams.core import private
 
-    assert private._missing == []
+    assert private.missing == []
 
 
 def test_a_torch_without_a_private_name_falls_back_to_verified(monkeypatch):
     from constrainedparams.core import private
 
-    monkeypatch.setattr(private, "_missing", ["_C._len_torch_dispatch_stack"])
+    monkeypatch.setattr(private, "missing", ["_C._len_torch_dispatch_stack"])
     w = pytest.warns(UserWarning, match="lacks _C._len_torch_dispatch_stack")
     import torch
 

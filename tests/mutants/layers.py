@@ -16,7 +16,7 @@ TESTS = sorted(
     for pattern in ("freshness", "writes", "hit")
     for path in Path("tests/engine").glob(f"test_{pattern}*.py")
 )
-CLASSES, KEY, SLOT = "attach/classes.py", "core/key.py", "core/slot.py"
+CLASSES, SLOT = "attach/classes.py", "core/slot.py"
 LAYERS = {
     "bypass": [
         Edit(SLOT, "if private.transforming():", "if False:"),
@@ -25,28 +25,28 @@ LAYERS = {
         Edit(CLASSES, "and private.tracing_state() is None", ""),
     ],
     "version of x": [
-        Edit(CLASSES, "key.alias._version == key.version", "True"),
-        Edit(KEY, "and self.alias._version == self.version", ""),
-        Edit(KEY, "return self.alias._version != self.version", "return False"),
+        Edit(CLASSES, "record.alias._version == record.version", "True"),
+        Edit(SLOT, "and self.alias._version == self.version", ""),
+        Edit(SLOT, "return self.alias._version != self.version or", "return"),
     ],
     "memory of x": [
-        Edit(CLASSES, "and x.data_ptr() == key.pointer", ""),
-        Edit(KEY, "and tensor.data_ptr() == self.pointer", ""),
+        Edit(CLASSES, "and x.data_ptr() == record.pointer", ""),
+        Edit(SLOT, "and x.data_ptr() == self.pointer", ""),
     ],
     "requires_grad of x": [
-        Edit(CLASSES, "and x.requires_grad is key.requires_grad", ""),
-        Edit(KEY, "and tensor.requires_grad is self.requires_grad", ""),
+        Edit(CLASSES, "and x.requires_grad is record.requires_grad", ""),
+        Edit(SLOT, "and x.requires_grad is self.requires_grad", ""),
     ],
     "map state and parameters of f": [
         Edit(CLASSES, "and record.companions.same()", ""),
         Edit(SLOT, "if not record.companions.same():", "if False:"),
     ],
-    "optimiser hooks": [Edit("core/optimizers.py", "if p._version == version:", "if False:")],
+    "optimiser hooks": [Edit("core/optimizers.py", "if p._version == version]", "if False]")],
     "assignment of x": [Edit(CLASSES, 'slot.drop("x was assigned")', "pass")],
     "guarded .data": [Edit("core/tensors.py", "x.__class__ = Unconstrained", "pass")],
     "version of y": [
-        Edit(CLASSES, "and out[1]._version == record.y_version", ""),
-        Edit(SLOT, "return y is not None and y._version != self.y_version", "return False"),
+        Edit(CLASSES, "and record.alias_y._version == record.version_y", ""),
+        Edit(SLOT, "return y is not None and y._version != self.version_y", "return False"),
         Edit("core/writes.py", "if y is not None and y._version != version:", "if False:"),
     ],
     "updated()": [Edit(SLOT, 'self.drop("updated() was called")', "pass")],

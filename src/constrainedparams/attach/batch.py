@@ -1,31 +1,42 @@
 """Many slots evaluated as one: equal sets on tensors of one shape, dtype and device."""
 
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core import private
+from ..core import optimizers, private
 from ..core.isolated import isolated
 from ..core.pullback import Pullback
 from ..core.slot import Record, Slot
-from ..core.tensors import SLOTS, Unconstrained, guard, raw_name, state_of
-from ..sets.contract import Constraint, has_option
+from ..core.tensors import SLOTS, Unconstrained, guard, raw_name
+from ..sets.contract import Constraint, MatrixConstraint, takes_dim
 from .checkpoints import mend
-from .stacked import Stacked
+from .stacked import Stacked, copies
 
 
-class Member(NamedTuple):
-    """A slot whose value is stale, where it lives, and why f has to run."""
+class Member(weakref.ref[Slot]):
+    """A slot that is evaluated with others, and where it is read."""
 
-    slot: Slot
-    module: nn.Module
+    __slots__ = ("home", "key", "name", "raw")
+    home: weakref.ref[nn.Module]
+    key: int
     name: str
-    record: Record
-    reason: str
+    raw: str  # the name of x
+
+    def found(self) -> tuple[Slot, nn.Module] | None:
+        """The slot, and the module if it is still registered there."""
+        slot, module = self(), self.home()
+        if slot is None or module is None:
+            return None
+        return (slot, module) if module.__dict__.get(SLOTS, {}).get(self.name) is slot else None
+
+
+Stale = tuple[Member, Slot, Record, str]  # a member, its next record, why f has to run
 
 
 class Batch:
@@ -37,120 +48,126 @@ class Batch:
 
     def __init__(self, function: Constraint):
         self.function = function  # of a stack
-        self.members: dict[int, tuple[weakref.ref[Slot], weakref.ref[nn.Module], str]] = {}
+        self.members: dict[int, Member] = {}
+        self._gone = _forget(self.members)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"function": self.function, "members": {}}
+        return {"function": self.function}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["function"])  # type: ignore[misc]
 
     def join(self, slot: Slot, module: nn.Module) -> None:
         """Make ``slot`` a member, read through ``module``."""
         key, slot.batch = id(slot), self
-        held = self.members.get(key)
-        if held is None or held[0]() is not slot or not _holds(held[1](), held[2], slot):
-            gone = weakref.ref(slot, lambda _: self.members.pop(key, None))
-            self.members[key] = gone, weakref.ref(module), slot.name_in(module)
-
-    def present(self) -> Iterator[tuple[Slot, nn.Module, str]]:
-        """Members that are still registered in their modules, with the names they have there."""
-        for held, home, name in list(self.members.values()):
-            slot, module = held(), home()
-            if slot is None or module is None or slot.batch is not self:
-                continue
-            if _holds(module, name, slot):
-                yield slot, module, name
+        known = self.members.get(key)
+        if known is None or (found := known.found()) is None or found[0] is not slot:
+            self.members[key] = member = Member(slot, self._gone)
+            member.key, member.home = key, weakref.ref(module)
+            member.name = slot.name_in(module)
+            member.raw = sys.intern(raw_name(member.name))
+            optimizers.follow(slot)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.present())
+        found = [member.found() for member in list(self.members.values())]
+        return sum(1 for pair in found if pair is not None and pair[0].batch is self)
 
     def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> Record | None:
         """Evaluate ``slot`` and all stale members; None when it is to be done alone."""
         self.join(slot, module)
         if type(x) is not Unconstrained:
             return None
-        first = Member(slot, module, slot.name_in(module), Record(x, slot.mode), reason)
         try:
-            members = [first, *self._stale(first)]
-            if len(members) > 1:
-                self._run(members)
+            wants_graph = slot.wants_graph(module, (x,))
+            with private.plain_getters():
+                record = _record(slot, module, x)
+                first = self.members[id(slot)], slot, record, reason
+                stale = [first, *self._stale(slot, x, wants_graph)]
+            if len(stale) > 1:
+                self._run(stale, wants_graph)
         except Exception:  # what one member does to f is no concern of a read of another
             return None
-        return first.record if len(members) > 1 else None
+        return record if len(stale) > 1 else None
 
-    def _stale(self, first: Member) -> Iterator[Member]:
+    def _stale(self, first: Slot, like: Tensor, wants_graph: bool) -> Iterator[Stale]:
         """Members beside ``first`` and like it that f has to run for, with nothing in the way."""
-        kind, with_grad = first.record.x.alias, torch.is_grad_enabled()
-        wants_graph = _wants_graph(first.record, first.module, with_grad)
-        for slot, module, name in self.present():
-            x = module._parameters.get(raw_name(name))
-            if x is None or slot is first.slot or slot.override:
+        dtype, device, with_grad = like.dtype, like.device, torch.is_grad_enabled()
+        for member in list(self.members.values()):
+            found = member.found()
+            if found is None or (slot := found[0]) is first:
+                continue
+            module = found[1]
+            x = module._parameters.get(member.raw)
+            if x is None or slot.override or slot.batch is not self:
                 continue
             guard(x)
             if type(x) is not Unconstrained or x.is_inference():
                 continue
-            old = slot.record
-            reason = slot.counts.reason if old is None else slot.changed(module, x, old)
-            if reason and slot.untouched() and not slot.pending():
-                mend(module, slot)
-                record = Record(x, slot.mode)
-                alias = record.x.alias
-                if (
-                    alias.dtype == kind.dtype
-                    and alias.device == kind.device
-                    and _wants_graph(record, module, with_grad) is wants_graph
-                ):
-                    yield Member(slot, module, name, record, reason)
+            if x.dtype != dtype or x.device != device:
+                continue
+            old, reason = slot.record, slot.counts.reason
+            if old is not None or slot.former:
+                reason = reason if old is None else slot.changed(module, x, old)
+                if not reason or not slot.untouched() or slot.pending():
+                    continue
+            if (x.requires_grad and (with_grad or module.training)) is wants_graph:
+                yield member, slot, _record(slot, module, x), reason
 
-    def _run(self, members: list[Member]) -> None:
-        """One f for all. The versions of x were read before."""
-        first = members[0]
-        names, xs = first.slot.state_names, [m.record.x.tensor for m in members]
-        wants_graph = _wants_graph(first.record, first.module, torch.is_grad_enabled())
-        with isolated(xs[0].device), torch.set_grad_enabled(wants_graph):
-            states = [state_of(m.module, m.name, names) for m in members]
-            leaves = tuple([_leaf(m, wants_graph) for m in members])
-            watchers = tuple([weakref.ref(m.slot) for m in members])
-            stacked = torch.stack(leaves)
-            value = self.function(
-                stacked, **{key: torch.stack([held[key] for held in states]) for key in names}
-            )
-            graph = Stacked(stacked, value, leaves, watchers) if value.requires_grad else None
-            ys = tuple(private.unbind_copy(value.detach()))
-            if graph is not None:
-                ys = Pullback.apply(graph, ys, *xs)
-            for place, (slot, module, _, record, reason) in enumerate(members):
-                slot.drop(reason)
+    def _run(self, stale: list[Stale], wants_graph: bool) -> None:
+        """One f for all."""
+        _, slot, record, _ = stale[0]
+        device, names = record.tensor.device, slot.state_names
+        xs = tuple([record.tensor for _, _, record, _ in stale])
+        with isolated(device, False):
+            stacked = torch.stack(xs).requires_grad_(wants_graph)
+            kept = [record.companions.watches for _, _, record, _ in stale]
+            state = {k: torch.stack([w[i].tensor for w in kept]) for i, k in enumerate(names)}
+        with isolated(device, wants_graph):
+            value = self.function(stacked, **state)
+            ys, graph = copies(value.detach()), None
+            if value.requires_grad:
+                watchers = tuple([member for member, *_ in stale])
+                versions = [record.version for _, _, record, _ in stale]
+                known = None if slot.mode == "manual" else versions
+                graph = Stacked(stacked, value, xs, known, watchers)
+                ys = Pullback.over(graph, ys, xs)
+        node = ys[0].grad_fn
+        with private.plain_getters():
+            for place, (member, slot, record, reason) in enumerate(stale):
+                if slot.record is not None:
+                    slot.drop(reason)
                 record.graph, record.place = graph, place
-                record.companions = slot.companions or slot.watched(module)
-                slot.hand_out(record, module, ys[place])
-                slot.keep(record, reason)
+                record.hold(y := ys[place], y, member.home, member.name, node)
+                slot.counts.evaluations += 1
+                slot.counts.reason = reason
+                slot.record = record
 
 
-def _holds(module: nn.Module | None, name: str, slot: Slot) -> bool:
-    return module is not None and module.__dict__.get(SLOTS, {}).get(name) is slot
+def _forget(members: dict[int, Member]) -> Any:
+    return lambda member: members.pop(member.key, None)
 
 
-def _wants_graph(record: Record, module: nn.Module, with_grad: bool) -> bool:
-    """As ``Slot.wants_graph`` for a set, without asking x again."""
-    return record.x.requires_grad and (with_grad or module.training)
-
-
-def _leaf(member: Member, wants_graph: bool) -> Tensor:
-    """As ``Slot.leaf``, without another alias."""
-    x = member.record.x.alias
-    return (x.clone() if member.slot.mode == "manual" else x).requires_grad_(wants_graph)
+def _record(slot: Slot, module: nn.Module, x: Tensor) -> Record:
+    """The key of what is evaluated now; x itself stands for the alias that others have of it."""
+    record, known = Record(x, slot.snapshot, x), slot.companions
+    if known is None or not known.same() or not (known.sound or "base" not in slot.state_names):
+        mend(module, slot)
+        known = slot.watched(module, slot.known(module))
+    record.companions = known
+    return record
 
 
 def over_stack(function: Constraint, ndim: int) -> Constraint:
     """``function`` with its axes counted from the end: for a stack of tensors of ``ndim`` axes."""
-    if has_option(function, "dim"):
+    if takes_dim(function):
         dim = range(ndim) if function.dim is None else function.dim
         axes = (dim,) if isinstance(dim, int) else tuple(dim)
         axes = tuple(axis if axis < 0 else axis - ndim for axis in axes)
         return replace(function, dim=axes[0] if len(axes) == 1 else axes)  # type: ignore[call-arg]
-    if has_option(function, "view") and function.view not in (None, "batch"):
+    if isinstance(function, MatrixConstraint) and function.view not in (None, "batch"):
         axis = "layers"
         while axis in function.view:
             axis += "s"
         left, right = function.view.split("->")
-        return replace(function, view=f"{axis} {left} -> {axis} {right}")  # type: ignore[call-arg]
+        return replace(function, view=f"{axis} {left} -> {axis} {right}")
     return function

@@ -93,4 +93,4 @@ def mend(module: Any, slot: Slot) -> None:
     with torch.no_grad():
         if not bool(constraint.contains(base).all()):
             base.copy_(constraint.project(base))
-    slot.watched(module).sound = True
+    slot.watched(module, slot.known(module)).sound = True

@@ -43,29 +43,28 @@ class Value:
         if torch.compiler.is_dynamo_compiling():
             return slot.override[-1] if slot.override else tracing.read(slot, module)
         record = slot.record
-        out = None if record is None else record.out
-        if out is not None and record.graph is not None and not slot.former:
-            key = record.x
+        y = None if record is None else record.out
+        if y is not None and record.graph is not None and not slot.former:
             x = module.__dict__["_parameters"].get(self.raw)
             if (
-                x is key.tensor
-                and out[1]._version == record.y_version
+                x is record.tensor
+                and record.alias_y._version == record.version_y
                 and not slot.override
                 and not private.dispatch_modes()
                 and private.tracing_state() is None
                 and (
                     slot.trusting
                     or (
-                        key.alias._version == key.version
-                        and x.data_ptr() == key.pointer
-                        and x.requires_grad is key.requires_grad
+                        record.alias._version == record.version
+                        and x.data_ptr() == record.pointer
+                        and x.requires_grad is record.requires_grad
                         and record.companions.same()
                         and record.snapshot is None
                     )
                 )
             ):
                 slot.counts.hits += 1
-                return out[0]
+                return y
         return _read(slot, module)
 
     def __set__(self, module: Any, value: Any) -> None:
@@ -229,10 +228,10 @@ def _swap(slot: Slot, value: Any, present: Any) -> None:
     displaced = _displaced.setdefault(slot, [])
     if displaced and value is displaced[-1]:
         displaced.pop()
-        slot.override.pop()
+        slot.override = slot.override[:-1]
     else:
         displaced.append(present)
-        slot.override.append(value)
+        slot.override += (value,)
 
 
 def _plain(value: Any) -> Any:

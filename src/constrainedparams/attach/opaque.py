@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ..core import private
 from ..functions.call import call
-from ..numerics.precision import full_precision
-from ..sets.contract import Constraint
+from ..sets.contract import Constraint, without_autocast
 
 _counter = itertools.count()
 _equal: dict[Any, int] = {}  # what makes functions equal, to their number
@@ -95,7 +94,7 @@ def _evaluate(number: int, settings: Any, state_names: tuple[str, ...], *tensors
 
     def value() -> Tensor:
         named = dict(zip(state_names, state, strict=True))
-        with full_precision(x.device):
+        with without_autocast(x.device):
             return call(_function(number, settings), x, named, own)
 
     context = private.tracing_context()

@@ -1,13 +1,14 @@
 """Register and remove constrained parameters: validate everything, then change."""
 
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core import optimizers, private, verified
+from ..core import optimizers, private
 from ..core.isolated import isolated
 from ..core.slot import Slot
 from ..core.tensors import (
@@ -27,7 +28,7 @@ from ..functions.call import (
 )
 from ..functions.describe import describe
 from ..functions.inverse import has_right_inverse, preimage
-from . import validation
+from . import validation, verified
 from .classes import base_of, generated_class, set_class, slots_of
 from .guesses import refuse_no_bool
 
@@ -112,13 +113,26 @@ def prepare(
     # A class may let nobody derive from it.
     generated_class(base_of(module), tuple(sorted({*slots_of(module), name})))
     slot = Slot(name, function, _possible(update, parameter))
+    if slot.mode == "verified":
+        slot.snapshot = verified.Snapshot
     return Prepared(module, slot, parameter, *_start(module, slot, parameter, project))
 
 
 def _possible(update: str, x: nn.Parameter | None) -> str:
     """Where not every write to x can be seen, its values are compared."""
-    unseen = private.degraded() or not (x is None or type(x) in (nn.Parameter, Unconstrained))
+    unseen = _degraded() or not (x is None or type(x) in (nn.Parameter, Unconstrained))
     return "verified" if update == "auto" and unseen else update
+
+
+def _degraded() -> bool:
+    """Whether a private name of torch is missing, so that only ``update="verified"`` is right."""
+    if private.missing:
+        warnings.warn(
+            f"torch {private.version} lacks {', '.join(private.missing)}, on which automatic "
+            'updates lean: constrained parameters fall back to update="verified".',
+            stacklevel=4,
+        )
+    return bool(private.missing)
 
 
 def _start(
@@ -129,7 +143,7 @@ def _start(
     state: dict[str, Tensor] = {}
     x: Tensor = parameter
     if has_right_inverse(slot.function):
-        with isolated(parameter.device), torch.no_grad():
+        with isolated(parameter.device, False):
             x, state, target = preimage(slot.function, parameter, where, project)
         slot.moved = _distance(parameter.detach(), target)
         validation.warn_of_padding(module, slot.name, parameter.detach(), target)

@@ -5,29 +5,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from ..core import private
 from ..core.pullback import Gradients, Graph
 from ..errors import PendingGradients
-from ..numerics.precision import full_precision
+from ..sets.contract import without_autocast
 
 
 class Stacked:
-    """What a ``Graph`` is for one slot, for many: output i depends on leaf i alone.
+    """What a ``Graph`` is for one slot, for many: output i depends on x i alone.
 
-    Y = f(X), X and Y the stacks of all x and of all y. f saw a copy of the leaves, so that autograd
-    cannot compare their versions: this does.
+    Y = f(X), X and Y the stacks of all x and of all y. f saw a copy of every x, so that autograd
+    cannot compare their versions: this does, unless they are None.
     """
 
-    __slots__ = ("__weakref__", "edge", "leaves", "pending", "shape", "versions", "watchers", "x")
+    __slots__ = ("__weakref__", "edge", "pending", "shape", "stack", "versions", "watchers", "xs")
 
-    def __init__(self, x: Tensor, y: Tensor, leaves: tuple[Tensor, ...], watchers: tuple[Any, ...]):
-        self.x = x
-        self.edge = get_gradient_edge(y)
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        xs: tuple[Tensor, ...],
+        versions: list[int] | None,
+        watchers: tuple[Any, ...],
+    ):
+        self.stack = x
+        self.edge = private.edge(y)
         self.shape = y.shape[1:]
-        self.leaves = leaves
-        self.versions = [leaf._version for leaf in leaves]
+        self.xs, self.versions = xs, versions
         self.watchers = watchers
         self.pending: dict[int, Tensor] = {}
 
@@ -43,52 +48,68 @@ class Stacked:
                     "this backward passes by its x. Run `loss.backward()`, without `inputs=`, in "
                     "place of it, or call `discard()`."
                 )
-        return tuple(
-            [
-                g if g is None or slot is None else slot.pull(self, i, g)
-                for i, (slot, g) in enumerate(zip(slots, grads, strict=True))
-            ]
-        )
+        found = list(grads)
+        for i, (slot, g) in enumerate(zip(slots, grads, strict=True)):
+            if g is None or slot is None:
+                continue
+            if self.pending or slot.deferring or g.is_sparse:
+                found[i] = slot.pull(self, i, g)
+            else:
+                slot.counts.pullbacks += 1
+        return tuple(found)
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """As of a Graph: one derivative for all; what nobody used stays without a gradient."""
         given = next((g for g in grads if g is not None), None)
         if given is None:
             return (None,) * len(grads)
-        _refuse_changed(self.leaves, self.versions, grads)
+        self._refuse_changed(grads)
         zero = given.new_zeros(self.shape)
-        stack = (torch.stack([zero if g is None else g for g in grads]),)
-        with full_precision(given.device):
-            if create_graph:
-                found = private.gradients((self.edge,), self.leaves, stack, True)
-            else:
-                (whole,) = private.gradients((self.edge,), (self.x,), stack, False)
-                found = (None,) * len(grads) if whole is None else whole.unbind()
-        return tuple([None if g is None else v for g, v in zip(grads, found, strict=True)])
+        stack = torch.stack([zero if g is None else g for g in grads])
+        with without_autocast(given.device):
+            (whole,) = private.gradients((self.edge,), (self.stack,), (stack,), create_graph)
+        return _apart(whole, [g is not None for g in grads])
 
     def derivative(self, result: Gradients, grads: Gradients, own: list[Tensor]) -> "Parts":
         """As of a Graph, the parts still apart."""
-        of = [i for i, v in enumerate(result) if v is not None]
         given = [i for i, g in enumerate(grads) if g is not None]
-        outputs = tuple(v for v in result if v is not None)
-        return Parts(outputs, (*self.leaves, *own), of, [*range(len(self.leaves)), *given])
+        return Parts(result, range(len(result)), (self.stack, *own), given)
+
+    def _refuse_changed(self, grads: Gradients) -> None:
+        if self.versions is None:
+            return
+        with private.plain_getters():
+            now = [x._version for x in self.xs]
+        for version, before, grad in zip(now, self.versions, grads, strict=True):
+            if version != before and grad is not None:
+                raise RuntimeError(
+                    "an unconstrained parameter has been modified by an inplace operation since "
+                    "the forward pass that this backward belongs to: its constrained value was "
+                    f"computed at version {before}, it is at version {version} now. Run the "
+                    "backward before the optimiser steps."
+                )
 
 
 class Parts:
-    """A derivative of a stack. ``of_outputs`` and ``of_leaves`` number them by slot."""
+    """A derivative of a stack, its parts as functions of X, a part for each, and of other leaves.
 
-    __slots__ = ("graph", "leaves", "of_leaves", "of_outputs")
+    ``of_outputs`` and ``of_others`` number them by slot.
+    """
+
+    __slots__ = ("count", "graph", "of_others", "of_outputs")
 
     def __init__(
         self,
-        outputs: tuple[Tensor, ...],
+        result: Gradients,
+        of_result: Sequence[int],
         leaves: tuple[Tensor, ...],
-        of_outputs: Sequence[int],
-        of_leaves: Sequence[int],
+        of_others: list[int],
     ):
-        self.graph = Graph(outputs, leaves)
-        self.leaves = leaves
-        self.of_outputs, self.of_leaves = of_outputs, of_leaves
+        self.count = len(leaves[0])
+        pairs = zip(of_result, result, strict=True)
+        self.of_outputs = [part for part, v in pairs if v is not None]
+        self.of_others = of_others
+        self.graph = Graph(tuple([v for v in result if v is not None]), leaves)
 
     def pulled(self, grads: Gradients, _: Any) -> Gradients:
         """As of a Graph: no slot waits for a derivative."""
@@ -98,16 +119,15 @@ class Parts:
         """As of a Graph, without the zeros of slots that nobody asked for."""
         pairs = zip(self.of_outputs, grads, strict=True)
         live = {part for part, g in pairs if g is not None}
-        result = self.graph.vjp(grads, create_graph)
-        return tuple(
-            v if part in live else None for v, part in zip(result, self.of_leaves, strict=True)
-        )
+        whole, *others = self.graph.vjp(grads, create_graph)
+        parts = _apart(whole, [part in live for part in range(self.count)])
+        rest = zip(others, self.of_others, strict=True)
+        return (*parts, *[v if part in live else None for v, part in rest])
 
     def derivative(self, result: Gradients, grads: Gradients, own: list[Tensor]) -> "Parts":
         given = [p for p, g in zip(self.of_outputs, grads, strict=True) if g is not None]
-        of = [p for p, v in zip(self.of_leaves, result, strict=True) if v is not None]
-        outputs = tuple(v for v in result if v is not None)
-        return Parts(outputs, (*self.leaves, *own), of, [*self.of_leaves, *given])
+        of_result = [*range(self.count), *self.of_others]
+        return Parts(result, of_result, (*self.graph.leaves, *own), [*self.of_others, *given])
 
 
 def _reaches(accumulator: Any) -> bool:
@@ -118,12 +138,22 @@ def _reaches(accumulator: Any) -> bool:
         return False
 
 
-def _refuse_changed(leaves: Sequence[Tensor], versions: Sequence[int], grads: Gradients) -> None:
-    for leaf, version, grad in zip(leaves, versions, grads, strict=True):
-        if leaf._version != version and grad is not None:
-            raise RuntimeError(
-                "an unconstrained parameter has been modified by an inplace operation since the "
-                "forward pass that this backward belongs to: its constrained value was computed "
-                f"at version {version}, it is at version {leaf._version} now. Run the backward "
-                "before the optimiser steps."
-            )
+def _apart(whole: Tensor | None, asked: Sequence[bool]) -> Gradients:
+    """The parts of a gradient with respect to X that somebody asked for."""
+    if whole is None:
+        return (None,) * len(asked)
+    parts = whole.unbind()
+    if all(asked):
+        return parts
+    return tuple([part if wanted else None for part, wanted in zip(parts, asked, strict=True)])
+
+
+def copies(stack: Tensor) -> tuple[Tensor, ...]:
+    """The parts of ``stack`` in memory of their own, each with its own version counter.
+
+    One memory for all: to make one for each takes three times as long.
+    """
+    if stack.ndim < 2 or not stack.shape[1]:
+        return tuple([part.clone() for part in stack.unbind()])
+    whole = stack.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+    return tuple(torch.unsafe_split(whole, stack.shape[1]))

@@ -6,18 +6,23 @@ from typing import Any
 
 import torch
 
-from ..numerics.precision import full_precision
+from ..sets.contract import UNCHANGED, autocasts, without_autocast
 from . import private
 
 
-def isolated(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast, no inference mode, no saved-tensor hooks of somebody else around f."""
-    shield = full_precision(device)
-    open_ = torch.is_inference_mode_enabled() or private.saved_tensor_hooks()
-    return _isolated(shield) if open_ else shield
+def isolated(device: torch.device, grad: bool) -> AbstractContextManager[Any]:
+    """No autocast, inference mode or saved-tensor hooks of somebody else; grad mode ``grad``."""
+    as_it_is = (
+        torch.is_grad_enabled() is grad
+        and not autocasts(device)
+        and not torch.is_inference_mode_enabled()
+        and not private.saved_tensor_hooks()
+    )
+    return UNCHANGED if as_it_is else _isolated(device, grad)
 
 
 @contextmanager
-def _isolated(shield: AbstractContextManager[Any]) -> Iterator[None]:
-    with torch.inference_mode(False), private.plain_saved_tensors(), shield:
+def _isolated(device: torch.device, grad: bool) -> Iterator[None]:
+    plain, shield = private.plain_saved_tensors(), without_autocast(device)
+    with torch.inference_mode(False), torch.set_grad_enabled(grad), plain, shield:
         yield

@@ -1,83 +1,92 @@
 """The key of a cached value: what must be unchanged for y to be still f(x)."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..functions.call import Place
+from ..functions.parts import Parts
 from . import private
 from .tensors import function_name, state_name
 
 
-class Watch:
+class Watch(NamedTuple):
     """One tensor: the object, its version, its memory and whether it trains.
 
-    The version is read through a plain alias that shares the counter: on an exact Tensor it costs a
-    third of what it costs on a subclass. The object is held strongly: ids and addresses are reused.
-    ``swap_tensors`` changes the memory under the same object, hence the pointer.
+    A subclass is asked for its version through a plain alias that shares the counter, in a third of
+    the time. The object is held strongly: ids and addresses are reused.
+    ``swap_tensors`` changes the memory under the same object, hence the pointer. It stands with the
+    dict it was found in: a replaced tensor is another object there, and asking costs no walk.
     """
 
-    __slots__ = ("alias", "pointer", "requires_grad", "tensor", "version")
+    holder: dict[str, Any]
+    key: str
+    tensor: Tensor
+    alias: Tensor
+    version: int
+    pointer: int
+    requires_grad: bool
 
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-        self.alias = private.detach(tensor)
-        self.version = self.alias._version
-        self.pointer = self.alias.data_ptr()
-        self.requires_grad = tensor.requires_grad
 
-    def moved(self) -> bool:
-        """Whether the tensor was written to; less than ``same``, and in a third of the time."""
-        return self.alias._version != self.version
-
-    def same(self, tensor: Tensor | None) -> bool:
-        return (
-            tensor is self.tensor
-            and self.alias._version == self.version
-            and tensor.data_ptr() == self.pointer
-            and tensor.requires_grad is self.requires_grad
-        )
+def watch(holder: Any, key: str, tensor: Tensor) -> Watch:
+    alias = tensor if type(tensor) is Tensor else private.detach(tensor)
+    version, pointer = alias._version, alias.data_ptr()
+    return Watch(holder, key, tensor, alias, version, pointer, tensor.requires_grad)
 
 
 class Companions:
-    """What else f depends on: map state, parameters, buffers and train/eval of an nn.Module f.
+    """What else f depends on: map state, and all that an nn.Module f is made of."""
 
-    Each is kept with the dict that it was found in: a replaced tensor or submodule is another
-    object in the same dict, and asking costs no walk through f.
-    """
-
-    __slots__ = ("ids", "parts", "sound", "watches")
+    __slots__ = ("function", "ids", "parameters", "parts", "places", "sound", "watches")
 
     def __init__(self, module: nn.Module, name: str, state: Iterable[str], function: Any):
+        self.function = function
         buffers: Any = module._buffers
         keys = [state_name(name, key) for key in state]
-        self.watches = [(buffers, key, Watch(buffers[key])) for key in keys]
-        self.parts: list[tuple[dict[str, Any], str, nn.Module, bool, int]] = []
+        self.watches = [watch(buffers, key, buffers[key]) for key in keys]
+        self.parts: Parts | None = None
+        self.places: list[Place] = []
+        self.parameters: tuple[nn.Parameter, ...] = ()
         if isinstance(function, nn.Module):
-            self._descend(module._modules, function_name(name), function)
+            self.parts = parts = Parts(module._modules, function_name(name), function)
+            self.places, self.parameters = parts.places, parts.parameters
+            self.watches += [watch(*found) for found in parts.tensors]
         self.sound = False  # whether a base point was seen to be on the set
-        self.ids = frozenset(id(watch.tensor) for _, _, watch in self.watches)
-
-    def _descend(self, holder: dict[str, Any], key: str, part: nn.Module) -> None:
-        self.parts.append((holder, key, part, part.training, _size(part)))
-        for tensors in (part._parameters, part._buffers):
-            self.watches += [(tensors, k, Watch(t)) for k, t in tensors.items() if t is not None]
-        for name, child in part._modules.items():
-            if child is not None:
-                self._descend(part._modules, name, child)
+        self.ids = tuple([id(watch.tensor) for watch in self.watches])
 
     def same(self) -> bool:
-        for holder, key, watch in self.watches:
-            if not watch.same(holder.get(key)):
+        for holder, key, tensor, alias, version, pointer, requires_grad in self.watches:
+            now = holder.get(key)
+            if now is not tensor or alias._version != version:
                 return False
-        for holder, key, part, training, size in self.parts:
-            if holder.get(key) is not part or part.training is not training or _size(part) != size:
+            if now.data_ptr() != pointer or now.requires_grad is not requires_grad:
                 return False
-        return True
+        return self.parts is None or self.parts.same()
 
+    def kept(self) -> bool:
+        """Whether all are the same objects, whatever was written into them."""
+        for holder, key, tensor, _, _, pointer, requires_grad in self.watches:
+            now = holder.get(key)
+            if now is not tensor or now.data_ptr() != pointer:
+                return False
+            if now.requires_grad is not requires_grad:
+                return False
+        return self.parts is None or self.parts.same()
 
-def _size(part: nn.Module) -> int:
-    return len(part._parameters) + len(part._buffers) + len(part._modules)
+    def moved(self) -> bool:
+        """Whether one was written to."""
+        return any(watch.alias._version != watch.version for watch in self.watches)
+
+    def renewed(self) -> "Companions | None":
+        """The same objects at their present versions; None where one is another object."""
+        if not self.kept():
+            return None
+        again = Companions.__new__(Companions)
+        again.function, again.parameters, again.places = self.function, self.parameters, self.places
+        again.watches = [w._replace(version=w.alias._version) for w in self.watches]
+        again.parts, again.ids, again.sound = self.parts, self.ids, False
+        return again
 
 
 def versioned(tensor: Any) -> bool:

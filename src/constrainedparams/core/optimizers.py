@@ -12,7 +12,7 @@ from . import private
 from .key import versioned
 from .tensors import Retired, Unconstrained
 
-_live: dict[int, weakref.ref[Any]] = {}  # slots that hold a value; list() of it is atomic
+_live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # slots with a value
 _before: weakref.WeakKeyDictionary[Any, list[tuple[Any, int]]] = weakref.WeakKeyDictionary()
 _installed = False
 
@@ -28,17 +28,17 @@ def install() -> None:
 
 def follow(slot: Any) -> None:
     """``slot`` holds a value now."""
-    key = id(slot)
-    if key not in _live:
-        _live[key] = weakref.ref(slot, lambda _: _live.pop(key, None))
+    if _live.get(id(slot)) is not slot:
+        _live[id(slot)] = slot
 
 
-def _slots_of(held: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
-    """Slots with a value that depends on a tensor in ``held``, and where it was read."""
-    for ref in list(_live.values()):
+def _values(held: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
+    """Slots with a value that depends on a tensor in ``held``, and the records of it."""
+    for ref in _live.valuerefs():
         slot = ref()
-        if slot is not None and slot.record is not None and slot.record.depends_on(held):
-            yield slot, slot.record.home()
+        record = None if slot is None else slot.record
+        if record is not None and record.depends_on(held):
+            yield slot, record
 
 
 def _held(optimizer: Any) -> dict[int, Any]:
@@ -56,31 +56,38 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
                 f"{type(optimizer).__name__} still holds the former parameter of {p._replaced}, "
                 "which was replaced by one of another shape. Make the optimiser anew."
             )
-    for slot, module in _slots_of(held):
-        if slot.pending():
+    for slot, record in _values(held):
+        if record.graph is not None and record.graph.pending and slot.pending():
             raise PendingGradients(
                 f"{type(optimizer).__name__}.step() while gradients of `{slot.name}` collected by "
                 "deferred_pullback are pending. Run the last backward of the step outside the "
                 "block (`with deferred_pullback(model):` around all but the last), or call "
                 "`discard()`."
             )
-        if module is not None:
+        if not slot.untouched() and (module := record.home()) is not None:
             slot.settle(module)
     closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
-    _before[optimizer] = [
-        (p, p._version)
-        for p in held.values()
-        if type(p) is Unconstrained and versioned(p) and (closure or p.grad is not None)
-    ]
+    with private.plain_getters():
+        versions = [
+            (p, p._version)
+            for p in held.values()
+            if type(p) is Unconstrained and versioned(p) and (closure or p.grad is not None)
+        ]
+    _before[optimizer] = versions
 
 
 def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     """A step that moved no version moved the value all the same: say so, and empty the slots."""
     if torch.compiler.is_compiling() or private.tracing_state() is not None:
         return
-    for p, version in _before.pop(optimizer, ()):
-        if p._version == version:
-            torch.autograd.graph.increment_version(p)
-    for slot, module in _slots_of(_held(optimizer)):
-        if slot.mode != "manual" and module is not None and slot.record.moved():
-            slot.drop("optimiser step")
+    with private.plain_getters():
+        still = [p for p, version in _before.pop(optimizer, ()) if p._version == version]
+    for p in still:
+        torch.autograd.graph.increment_version(p)
+    done = [
+        slot
+        for slot, record in _values(_held(optimizer))
+        if slot.mode != "manual" and record.home() is not None and record.moved()
+    ]
+    for slot in done:  # when nothing here holds a record, and y with it
+        slot.drop("optimiser step")

@@ -1,16 +1,18 @@
 """Every private name of torch that the engine leans on, probed once when it is imported."""
 
+import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils import _named_member_accessor
 
-_missing: list[str] = []
+missing: list[str] = []
+version = torch.__version__
 
 
 def _probe(owner: Any, path: str, fallback: Any) -> Any:
@@ -19,13 +21,12 @@ def _probe(owner: Any, path: str, fallback: Any) -> Any:
     for part in path.split("."):
         found = getattr(found, part, None)
         if found is None:
-            _missing.append(path)
+            missing.append(path)
             return fallback
     return found
 
 
 disabled_torch_function = _probe(torch, "_C._disabled_torch_function_impl", None)
-unbind_copy: Any = torch.unbind_copy  # torch's annotations say that it returns None
 detach = _probe(torch, "_C.TensorBase.detach", torch.Tensor.detach)
 is_leaf = _probe(torch, "_C.TensorBase.is_leaf", torch.Tensor.is_leaf)
 requires_grad = _probe(torch, "_C.TensorBase.requires_grad", torch.Tensor.requires_grad)
@@ -42,22 +43,14 @@ _pop_hooks = _probe(torch, "_C._autograd._pop_saved_tensors_default_hooks", None
 _push_hooks = _probe(torch, "_C._autograd._push_saved_tensors_default_hooks", None)
 tracing_context = _probe(torch, "_guards.TracingContext.try_get", lambda: None)
 goes_on_to = _probe(torch, "_C._will_engine_execute_node", lambda _: True)
-_run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)  # for speed alone
+_engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+_run_backward = getattr(_engine, "run_backward", None)  # for speed alone
+plain_getters = _probe(torch, "_C.DisableTorchFunctionSubclass", contextlib.nullcontext)
+_python_node = _probe(torch, "_C._FunctionBase", torch.autograd.graph.Node)
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 
 FLAT_WEIGHTS = "_flat_weights"  # where an RNN lists what its names hold
 _PARAMETER_NEW = nn.Parameter.__new__.__code__
-
-
-def degraded() -> bool:
-    """Whether a private name is missing, so that only ``update="verified"`` can be trusted."""
-    if _missing:
-        warnings.warn(
-            f"torch {torch.__version__} lacks {', '.join(_missing)}, on which automatic updates "
-            'lean: constrained parameters fall back to update="verified".',
-            stacklevel=4,
-        )
-    return bool(_missing)
 
 
 def transforming() -> bool:
@@ -93,6 +86,14 @@ def gradients(
         allow_unreachable=True, accumulate_grad=False,
     )  # fmt: skip
     return found
+
+
+def edge(output: Tensor) -> GradientEdge:
+    """``get_gradient_edge``, without 3 µs of questions where the node is one of C++."""
+    node = output.grad_fn
+    if node is None or isinstance(node, _python_node):
+        return get_gradient_edge(output)
+    return GradientEdge(node, output.output_nr)
 
 
 def saved_tensor_hooks() -> bool:

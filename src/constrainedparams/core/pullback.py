@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
-from ..numerics.precision import full_precision
+from ..sets.contract import without_autocast
 from . import private
 
 Tensors = tuple[Tensor, ...]
@@ -21,11 +20,12 @@ class Graph:
     outputs it keeps where they stand in the graph, not their values. Of many slots: attach/stacked.
     """
 
-    __slots__ = ("__weakref__", "edges", "leaves", "pending", "watchers")
+    __slots__ = ("__weakref__", "edges", "leaves", "pending", "wanted", "watchers")
 
     def __init__(self, outputs: Tensors, leaves: Tensors, watchers: tuple[Any, ...] = ()):
-        self.edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]
+        self.edges = [private.edge(o) if o.requires_grad else None for o in outputs]
         self.leaves = leaves
+        self.wanted = tuple([leaf for leaf in leaves if leaf.requires_grad])
         self.watchers = watchers  # for each output a weak reference to its slot; derivatives: none
         self.pending: dict[int, Tensor] = {}  # dL/dy held back by deferred_pullback, by output
 
@@ -36,16 +36,18 @@ class Graph:
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """Vector-Jacobian product with respect to every leaf; None where nothing flows."""
-        wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
         both = zip(self.edges, grads, strict=True)
         pairs = [(e, g) for e, g in both if e is not None and g is not None]
-        if not pairs or not wanted:
+        if not pairs or not self.wanted:
             return (None,) * len(self.leaves)
         edges, cotangents = zip(*pairs, strict=True)
-        with full_precision(cotangents[0].device):
-            pulled = private.gradients(edges, tuple(wanted), cotangents, create_graph)
-        found = iter([g if g is None else g.resolve_conj() for g in pulled])  # as optimisers ask
-        return tuple(next(found) if leaf.requires_grad else None for leaf in self.leaves)
+        with without_autocast(cotangents[0].device):
+            pulled = private.gradients(edges, self.wanted, cotangents, create_graph)
+        found = [g if g is None else g.resolve_conj() for g in pulled]  # as optimisers ask
+        if len(found) == len(self.leaves):
+            return tuple(found)
+        rest = iter(found)
+        return tuple([next(rest) if leaf.requires_grad else None for leaf in self.leaves])
 
     def derivative(self, result: Gradients, _: Gradients, own: list[Tensor]) -> "Graph":
         """``result`` of ``vjp`` as a function of the leaves and of ``own``, the gradients given."""
@@ -62,6 +64,11 @@ class Pullback(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         # Copies of f's values: a write to what the user holds must not reach the graph.
         return copies if len(copies) > 1 else copies[0]
+
+    @classmethod
+    def over(cls, graph: Any, copies: Tensors, inputs: Tensors) -> Any:
+        """``copies`` as outputs of a node over ``graph``; ``apply`` where no transform looks on."""
+        return super(torch.autograd.Function, cls).apply(graph, copies, *inputs)  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:

@@ -11,55 +11,77 @@ from ..errors import CapturedTensor, ConstraintError, PendingGradients
 from ..functions.call import call, parameters_of
 from ..functions.captured import captured
 from ..sets.contract import Constraint, compute_dtype
-from . import optimizers, private, verified, writes
+from . import optimizers, private, writes
 from .isolated import isolated
-from .key import Companions, Watch, versioned
-from .pullback import Graph, Pullback
+from .key import Companions, versioned
+from .pullback import Graph, Pullback, Tensors
 from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, raw_name, state_of
 
-_KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "batch", "moved")
+_KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "batch", "snapshot", "moved")
+_OWN = (
+    "companions", "counts", "deferring", "failure", "former", "number", "override", "record",
+    "trusting",
+)  # fmt: skip
 MODES = ("auto", "manual", "verified")
 
 
 class Record:
-    """One evaluation: the key it holds for, the y handed out, the private graph (or none)."""
+    """One evaluation: x as it was, the key; the y handed out; the private graph, or none."""
 
-    x: Watch
+    __slots__ = (
+        "__weakref__", "alias", "alias_y", "companions", "graph", "held", "home", "node", "out",
+        "place", "pointer", "requires_grad", "snapshot", "tensor", "value", "version", "version_y",
+    )  # fmt: skip
     companions: Companions
     graph: Any  # a Graph, or what is one for many slots
     place: int  # of y among the outputs of the graph
     value: Tensor | None  # beside y, where f may be random: what a refused write must not change
     home: weakref.ref[nn.Module]
-    node: Any
-    snapshot: verified.Snapshot | None
-    out: tuple[Constrained, Tensor] | None  # y and a plain alias, three times as fast to ask
-    held: "weakref.ref[Constrained]"  # y, also after ``loosen``
-    y_version: int
+    snapshot: Any  # of x, see attach/verified
+    out: Constrained | None  # y
+    alias_y: Any  # a plain alias of y is asked for its version in a third of the time
+    held: "weakref.ref[Constrained]"  # y after ``loosen``
 
-    def __init__(self, x: Tensor, mode: str):
-        self.x = Watch(x)
-        self.snapshot = verified.Snapshot(x) if mode == "verified" else None
-        self.graph = self.value = None
-        self.place = 0
+    def __init__(self, x: Tensor, snapshot: Any, alias: Tensor | None = None):
+        self.tensor = x
+        self.alias = alias = private.detach(x) if alias is None else alias
+        self.version, self.pointer = alias._version, alias.data_ptr()
+        self.requires_grad, self.place = x.requires_grad, 0
+        self.snapshot = None if snapshot is None else snapshot(x)
+        self.graph = self.value = self.out = None
+
+    def hold(self, y: Any, alias: Tensor, home: Any, name: str, node: Any) -> Constrained:
+        """Make ``y`` what the user gets."""
+        self.alias_y, self.home, self.node = alias, home, node
+        self.version_y = alias._version
+        self.out = handed = as_constrained(y, home, name)
+        return handed
 
     def y(self) -> Constrained | None:
         """What was handed out, while somebody or this record holds it."""
-        out = self.out
-        return self.held() if out is None else out[0]
+        return self.held() if self.out is None else self.out
 
     def written(self) -> bool:
         """Whether somebody wrote into y."""
-        y = self.held() if self.out is None else self.out[1]
-        return y is not None and y._version != self.y_version
+        y = self.held() if self.out is None else self.alias_y
+        return y is not None and y._version != self.version_y
 
     def depends_on(self, held: dict[int, Any]) -> bool:
         """Whether a tensor with one of these ids goes into y."""
-        ids = self.companions.ids  # ``isdisjoint`` of keys walks the shorter of the two
-        return id(self.x.tensor) in held or not held.keys().isdisjoint(ids)
+        return id(self.tensor) in held or not held.keys().isdisjoint(self.companions.ids)
+
+    def same(self, x: Tensor) -> bool:
+        """Whether ``x`` is what it was."""
+        return (
+            x is self.tensor
+            and self.alias._version == self.version
+            and x.data_ptr() == self.pointer
+            and x.requires_grad is self.requires_grad
+        )
 
     def moved(self) -> bool:
-        """Whether an optimiser stepped what y is a function of."""
-        return self.x.moved() or any(watch.moved() for _, _, watch in self.companions.watches)
+        """Whether what y is a function of was written to, as an optimiser does."""
+        return self.alias._version != self.version or self.companions.moved()
 
     def loosen(self) -> None:
         """After a backward, a y beside a kept value lives as long as others hold it.
@@ -67,12 +89,13 @@ class Record:
         The next read makes another y of the same value. A y that somebody marked is kept.
         """
         y = None if self.value is None else self.y()
-        marked = y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1
-        if not marked and not self.written():
-            self.out = None
+        if y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1:
+            return
+        if not self.written():
+            self.held, self.out, self.alias_y = weakref.ref(y), None, None
 
 
-@dataclass
+@dataclass(slots=True)
 class Counts:
     """What ``statistics`` shows of one parameter."""
 
@@ -85,32 +108,25 @@ class Counts:
 class Slot:
     """Where the tensor of one name lives. Holds no module: copies never share a value."""
 
-    number = -1  # what compiled graphs call f, see attach/tracing
-    batch: Any = None  # what evaluates f for this and other slots at once, see attach/batch
+    __slots__ = ("__weakref__", *_OWN, *_KEPT)
 
-    def __init__(
-        self,
-        name: str,
-        function: Any,
-        mode: str,
-        state_names: tuple[str, ...] = (),
-        shape: tuple[int, ...] = (),
-    ):
-        self.name = name
-        self.shape = shape
-        self.function = function
-        self.mode = mode
-        self.state_names = state_names
+    def __init__(self, name: str, function: Any, mode: str):
+        self.name, self.function, self.mode = name, function, mode
+        self.state_names: tuple[str, ...] = ()
+        self.shape: tuple[int, ...] = ()
         self.moved: tuple[float, float] | None = None  # by registration: distance, in percent
         self.tie: Any = None  # what keeps x one tensor when modules share this slot
+        self.batch: Any = None  # what evaluates f for this and other slots at once, attach/batch
+        self.snapshot: Any = None  # what takes one of x, see attach/verified
         self._fresh()
 
     def _fresh(self) -> None:
         self.record: Record | None = None
         self.companions: Companions | None = None  # the last that were seen
         self.trusting = self.mode == "manual"
-        self.former: list[tuple[weakref.ref[Any], int]] = []  # y's of the past that are still held
-        self.override: list[Tensor] = []
+        self.former: tuple[tuple[weakref.ref[Any], int], ...] = ()  # y's of the past, still held
+        self.override: tuple[Tensor, ...] = ()
+        self.number = -1  # what compiled graphs call f, see attach/tracing
         self.deferring = 0
         self.counts = Counts()
         self.failure: AttributeError | None = None
@@ -119,7 +135,8 @@ class Slot:
         return {key: getattr(self, key) for key in _KEPT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for key in _KEPT:
+            setattr(self, key, state[key])
         self._fresh()
 
     # reading ------------------------------------------------------------------------------------
@@ -131,7 +148,7 @@ class Slot:
         if private.transforming():
             return self.inline(module)
         self.settle(module)
-        x = getattr(module, raw_name(self.name_in(module)))
+        x = self.x_in(module)
         if x is None:
             raise ConstraintError(
                 f"{self.where(module)}: `{raw_name(self.name_in(module))}` was set to None. Set an "
@@ -147,7 +164,7 @@ class Slot:
     def inline(self, module: nn.Module) -> Tensor:
         """f on the x that is there, cache untouched: for tracers, compilers and transforms."""
         function = self.function_of(module)
-        x = getattr(module, raw_name(self.name_in(module)))
+        x = self.x_in(module)
         low = compute_dtype(x.dtype) != x.dtype  # else f is called as it is, which compiles
         own = parameters_of(function) if low else []
         return call(function, x, self.state_in(module), own)
@@ -159,23 +176,30 @@ class Slot:
             return self.name
         return next((name for name, slot in slots.items() if slot is self), self.name)
 
+    def x_in(self, module: nn.Module) -> Any:
+        """x; the replica of a module has it elsewhere than among its parameters."""
+        raw = raw_name(self.name_in(module))
+        x = module._parameters.get(raw)
+        return getattr(module, raw) if x is None else x
+
     def state_in(self, module: nn.Module) -> dict[str, Tensor]:
         """What the map remembers, from the buffers of ``module``."""
-        return state_of(module, self.name_in(module), self.state_names)
+        names = self.state_names
+        return state_of(module, self.name_in(module), names) if names else {}
 
     def function_of(self, module: nn.Module) -> Any:
         """An nn.Module f is a submodule, so that replicas and copies use their own."""
-        if isinstance(self.function, nn.Module):
-            return module._modules.get(function_name(self.name_in(module)), self.function)
-        return self.function
+        if not isinstance(self.function, nn.Module):
+            return self.function
+        return module._modules.get(function_name(self.name_in(module)), self.function)
 
     def changed(self, module: nn.Module, x: Tensor, record: Record) -> str:
         """Why ``record`` cannot be handed out, or "" when it can."""
         if record.graph is None and self.wants_graph(module, self.inputs(module, x)):
             return "first read with grad"
         if self.mode == "manual":
-            return "" if record.x.tensor is x else "x is another object"
-        if not versioned(x) or not record.x.same(x):
+            return "" if record.tensor is x else "x is another object"
+        if not versioned(x) or not record.same(x):
             return "x changed"
         if not record.companions.same():
             return "map state or parameters of f changed"
@@ -183,11 +207,22 @@ class Slot:
             return "x changed without a trace"
         return ""
 
-    def inputs(self, module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    def inputs(self, module: nn.Module, x: Tensor) -> Tensors:
         """What the derivative of f is taken by: x, then the parameters of an nn.Module f."""
-        return (x, *parameters_of(self.function_of(module)))
+        return (x, *self.known(module).parameters)
 
-    def wants_graph(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    def known(self, module: nn.Module) -> Companions:
+        """f as it was found last, found anew where an nn.Module f is made of other objects now."""
+        function, last = self.function_of(module), self.companions
+        if last is None or last.function is not function or (last.parts and not last.kept()):
+            last = self.companions = self.found(module)
+        return last
+
+    def found(self, module: nn.Module) -> Companions:
+        """Walk through f."""
+        return Companions(module, self.name_in(module), self.state_names, self.function_of(module))
+
+    def wants_graph(self, module: nn.Module, inputs: Tensors) -> bool:
         """All but eval() without grad and wholly frozen parameters are evaluated with a graph."""
         trains = any(t.requires_grad for t in inputs)
         return trains and (module.training or torch.is_grad_enabled())
@@ -196,15 +231,16 @@ class Slot:
 
     def evaluate(self, module: nn.Module, x: Tensor, reason: str) -> Tensor:
         """Run f once, keep its graph, hand out y as the output of one node over it."""
-        inputs = self.inputs(module, self.whole(module, x))
-        for parameter in inputs:
-            guard(parameter)
+        guard(self.whole(module, x))
         if not versioned(x):
             return self.inline(module)
         record = None if self.batch is None else self.batch.evaluate(self, module, x, reason)
         if record is None:
+            known = self.known(module)
+            for parameter in known.parameters:
+                guard(parameter)
             self.drop(reason)
-            self.keep(record := self.build(module, inputs), reason)
+            self.keep(record := self.build(module, x, known), reason)
         return self.again(module, record)  # not self.record, which another thread may drop
 
     def keep(self, record: Record, reason: str) -> None:
@@ -223,38 +259,33 @@ class Slot:
             )
         return x
 
-    def build(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> Record:
+    def build(self, module: nn.Module, x: Tensor, known: Companions) -> Record:
         """Evaluate f on leaves of its own. x's version is read before f, f's buffers' after."""
-        x, function = inputs[0], self.function_of(module)
-        record = Record(x, self.mode)
-        with isolated(x.device), torch.set_grad_enabled(self.wants_graph(module, inputs)):
-            value, record.graph = self.trace(module, inputs, self.state_in(module))
-            again = record.graph is None or isinstance(function, Constraint)
+        record, inputs = Record(x, self.snapshot), (x, *known.parameters)
+        with isolated(x.device, self.wants_graph(module, inputs)):
+            value, record.graph = self.trace(module, known, inputs, self.state_in(module))
+            again = record.graph is None or isinstance(known.function, Constraint)
             record.value = None if again else value.detach()
             self.hand_out(record, module, self.output(record, inputs, value))
-        record.companions = self.watched(module)
+        record.companions = self.watched(module, known)
         return record
 
-    def watched(self, module: nn.Module) -> Companions:
+    def watched(self, module: nn.Module, known: Companions) -> Companions:
         """What f depends on besides x, as it is now."""
-        if self.companions is None or not self.companions.same():
-            name, function = self.name_in(module), self.function_of(module)
-            self.companions = Companions(module, name, self.state_names, function)
+        if known.same():
+            return known
+        self.companions = known.renewed() or self.found(module)
         return self.companions
 
-    def output(self, record: Record, inputs: tuple[Tensor, ...], value: Tensor) -> Tensor:
+    def output(self, record: Record, inputs: Tensors, value: Tensor) -> Tensor:
         """A copy of the value, over the graph of ``record`` where there is one."""
         y, graph = value.detach().clone(), record.graph
-        return y if graph is None else Pullback.apply(graph, (y,), *inputs)
+        return y if graph is None else Pullback.over(graph, (y,), inputs)
 
     def hand_out(self, record: Record, module: nn.Module, y: Tensor) -> Constrained:
         """Make ``y`` what the user gets."""
-        record.node, record.home = y.grad_fn, weakref.ref(module)
-        alias = private.detach(y)
-        record.y_version = alias._version
-        handed = as_constrained(y, record.home, self.name_in(module))
-        record.held, record.out = weakref.ref(handed), (handed, alias)
-        return handed
+        home = weakref.ref(module)
+        return record.hold(y, private.detach(y), home, self.name_in(module), y.grad_fn)
 
     def again(self, module: nn.Module, record: Record) -> Constrained:
         """The y of ``record``; another of the same value and graph when nobody holds it."""
@@ -262,15 +293,15 @@ class Slot:
         if y is None:
             return self.restore(module, record)
         if record.out is None:
-            record.out = y, private.detach(y)
+            record.out, record.alias_y = y, private.detach(y)
         return y
 
     def restore(self, module: nn.Module, record: Record) -> Constrained:
         """The same evaluation, a new y over its graph."""
         value = record.value
         assert value is not None
-        with isolated(value.device), torch.enable_grad():
-            inputs = self.inputs(module, record.x.tensor)
+        with isolated(value.device, True):
+            inputs = self.inputs(module, record.tensor)
             return self.hand_out(record, module, self.output(record, inputs, value))
 
     def attempt(self, module: nn.Module, x: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -278,21 +309,22 @@ class Slot:
 
         Without a right inverse x is the parameter itself, and this evaluation is kept.
         """
-        with isolated(x.device), torch.enable_grad():
+        known = self.found(module)  # not kept: its buffers are not registered yet
+        with isolated(x.device, True):
             if isinstance(x, nn.Parameter) and versioned(x):
-                self.record = self.build(module, self.inputs(module, x))
+                self.record = self.build(module, x, known)
                 self.counts = Counts(evaluations=1, reason="registration")
                 return self.again(module, self.record)
             start = x.detach() if versioned(x) else x.clone()
-            inputs = self.inputs(module, start.requires_grad_())
-            return self.trace(module, inputs, state)[0]
+            inputs = (start.requires_grad_(), *known.parameters)
+            return self.trace(module, known, inputs, state)[0]
 
     def trace(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], state: dict[str, Tensor]
+        self, module: nn.Module, known: Companions, inputs: Tensors, state: dict[str, Tensor]
     ) -> tuple[Tensor, Graph | None]:
         """f on leaves of its own that stand for ``inputs``: the value, the private graph."""
-        leaves = tuple(self.leaf(t) for t in inputs)
-        value = call(self.function_of(module), leaves[0], state, leaves[1:])
+        leaves = tuple([self.leaf(t) for t in inputs])
+        value = call(known.function, leaves[0], state, leaves[1:], known.places)
         return value, self.graph(module, value, leaves)
 
     def leaf(self, tensor: Tensor) -> Tensor:
@@ -305,7 +337,7 @@ class Slot:
         alias = alias.clone() if self.mode == "manual" else alias
         return alias.requires_grad_(tensor.requires_grad)
 
-    def graph(self, module: nn.Module, value: Tensor, leaves: tuple[Tensor, ...]) -> Graph | None:
+    def graph(self, module: nn.Module, value: Tensor, leaves: Tensors) -> Graph | None:
         """The private graph of ``value``; refused with somebody else's trainable tensor in it."""
         if not torch.is_grad_enabled():
             return None
@@ -357,15 +389,17 @@ class Slot:
                 "are pending. Run the last backward outside the block before x changes, or drop "
                 "the sums with `discard()`."
             )
-        held, home, y = record.held, record.home(), record.y()
-        version = record.y_version if y is None else y._version
+        home, y = record.home(), record.y()
         self.record = None
         self.counts.reason = reason
+        if y is None:
+            return
+        held, version = weakref.ref(y), y._version
         del record, y
         if held() is not None and home is not None:
             _let_go(home, held)
         if held() is not None:
-            self.former.append((held, version))
+            self.former += ((held, version),)
 
     def expire(self, module: nn.Module) -> None:
         """Somebody says that x was changed; a write to y that nobody has noticed is reported."""
@@ -380,7 +414,7 @@ class Slot:
     def untouched(self) -> bool:
         """Whether nobody wrote into a y that is still held."""
         if self.former:
-            self.former = [pair for pair in self.former if pair[0]() is not None]
+            self.former = tuple([pair for pair in self.former if pair[0]() is not None])
             if any((y := held()) is not None and y._version != v for held, v in self.former):
                 return False
         return self.record is None or not self.record.written()
@@ -389,6 +423,6 @@ class Slot:
 def _let_go(module: nn.Module, y: "weakref.ref[Constrained]") -> None:
     """RNN's list of flat weights, made anew by each forward, lets go of y; others of its graph."""
     for key, value in vars(module).items():
-        if isinstance(value, list):
+        if type(value) is list:
             gone = (lambda _: None) if key == private.FLAT_WEIGHTS else private.detach
             value[:] = [gone(item) if item is y() else item for item in value]

@@ -170,7 +170,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _detach(self).__reduce_ex__(protocol)
+        return _detach(self).clone().__reduce_ex__(protocol)  # what is shared memory stays here
 
 
 def as_constrained(y: Any, home: "weakref.ref[nn.Module]", name: str) -> Constrained:

@@ -19,7 +19,7 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     for held, version in slot.former:
         y = held()
         if y is not None and y._version != version:
-            slot.former = [pair for pair in slot.former if pair[0] is not held]
+            slot.former = tuple([pair for pair in slot.former if pair[0] is not held])
             raise ConstraintViolation(
                 f"{where}: somebody wrote into a tensor that was read from it before x changed. "
                 f"The write is ignored. Write to the present value: `module.{name} = value`."
@@ -30,7 +30,7 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     x = getattr(module, raw_name(name))
     y = record.y()
     in_graph = y.grad_fn is not record.node
-    both = told or not versioned(x) or not record.x.same(x)
+    both = told or not versioned(x) or not record.same(x)
     value = y.detach().clone()
     slot.drop("y was written in place")
     if in_graph:
@@ -99,7 +99,7 @@ def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[s
             f"{where} has shape {expected}; the value has shape {tuple(value.shape)}. Assign a "
             f"tensor of shape {expected}."
         )
-    with isolated(value.device), torch.no_grad():
+    with isolated(value.device, False):
         new_x, state, _ = preimage(slot.function_of(module), value, where, project=False)
     x = module._parameters[raw_name(slot.name_in(module))]
     if x is not None and new_x.shape != x.shape:

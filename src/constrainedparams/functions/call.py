@@ -10,19 +10,19 @@ from ..errors import FunctionError
 from ..sets.contract import Constraint, raised
 from .describe import describe
 
+Place = tuple[dict[str, Any], str, nn.Parameter]
+
 
 def parameters_of(function: Any) -> list[nn.Parameter]:
     """The parameters of an ``nn.Module`` f, each once; any other has none that it owns."""
+    return list({id(p): p for _, _, p in places_of(function)}.values())
+
+
+def places_of(function: Any) -> list[Place]:
+    """Where an ``nn.Module`` f keeps its parameters, in the order of ``function.parameters()``."""
     if not isinstance(function, nn.Module):
         return []
-    return list({id(p): p for _, _, p in _places(function)}.values())
-
-
-def _places(function: nn.Module) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
-    """Where f keeps its parameters, in the order of ``function.parameters()``: a third of its time,
-    and this is asked at each change of x.
-    """
-    found: list[tuple[dict[str, Any], str, nn.Parameter]] = []
+    found: list[Place] = []
     seen, stack = set(), [function]
     while stack:
         part = stack.pop()
@@ -37,13 +37,24 @@ def _places(function: nn.Module) -> list[tuple[dict[str, Any], str, nn.Parameter
 
 
 def call(
-    function: Any, x: Tensor, state: Mapping[str, Tensor], own: Sequence[Tensor] = ()
+    function: Any,
+    x: Tensor,
+    state: Mapping[str, Tensor],
+    own: Sequence[Tensor] = (),
+    places: Sequence[Place] = (),
 ) -> Tensor:
-    """f(x) with ``own`` for f's parameters, in at least float32, rounded to x's dtype."""
+    """f(x) with ``own`` for f's parameters, in at least float32, rounded to x's dtype.
+
+    ``places`` are where f keeps them, if that is known.
+    """
     if isinstance(function, Constraint):
         return function.forward(x, **state)  # it rounds by itself: an open bound stays open
     raw = raised(x)
-    y = _with_parameters(function, [raised(t) for t in own], raw) if own else function(raw)
+    if own:
+        held = places or places_of(function)
+        y = _with_parameters(function, [raised(t) for t in own], raw, held)
+    else:
+        y = function(raw)
     if not isinstance(y, Tensor):
         raise FunctionError(
             f"{describe(function)} returned {type(y).__name__}; a constrained parameter needs one "
@@ -62,17 +73,21 @@ def call(
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def _with_parameters(function: nn.Module, own: Sequence[Tensor], x: Tensor) -> Any:
+def _with_parameters(
+    function: Any, own: Sequence[Tensor], x: Tensor, places: Sequence[Place]
+) -> Any:
     """``torch.func.functional_call`` in a third of its time: it parses names at each call."""
-    held = _places(function)
     # Parameters that are used twice count once, as in parameters_of.
-    given = dict(zip({id(p): None for _, _, p in held}, own, strict=True))
+    given = own
+    if len(own) != len(places):
+        of = dict(zip({id(p): None for _, _, p in places}, own, strict=True))
+        given = [of[id(p)] for _, _, p in places]
     try:
-        for entries, key, p in held:
-            entries[key] = given[id(p)]
+        for (entries, key, _), tensor in zip(places, given, strict=True):
+            entries[key] = tensor
         return function(x)
     finally:
-        for entries, key, p in held:
+        for entries, key, p in places:
             entries[key] = p
 
 

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from .describe import describe
+
+_ACCUMULATE: Any = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)  # of any leaf
 
 
 def captured(y: Tensor, leaves: tuple[Tensor, ...], function: Any) -> str:
@@ -27,12 +31,12 @@ def _foreign_leaf(y: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
     stack: list[Any] = [y.grad_fn]
     seen: set[Any] = set()
     while stack:
-        node = stack.pop()
+        node: Any = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in own:
+        if type(node) is not _ACCUMULATE:
+            stack += [parent for parent, _ in node.next_functions]
+        elif id(leaf := node.variable) not in own:
             return leaf
-        stack.extend(parent for parent, _ in node.next_functions)
     return None

@@ -12,8 +12,7 @@ from ..numerics import definite as d
 from ..numerics import orthogonal as maps
 from ..numerics.contraction import contraction
 from ..numerics.elementary import precise
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["BoundedSingularValues"]
 

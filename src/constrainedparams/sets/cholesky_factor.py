@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..numerics import definite as d
 from ..numerics.elementary import precise
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["CholeskyFactor"]
 

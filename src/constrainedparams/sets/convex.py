@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..numerics import sequences
 from ..numerics.elementary import precise
-from .contract import Shape
-from .vector_constraint import VectorConstraint
+from .contract import Shape, VectorConstraint
 
 __all__ = ["Convex"]
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..numerics.linear import diagonal_matrix
-from .contract import Shape
+from .contract import MatrixConstraint, Shape
 from .linear import Linear
-from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Diagonal"]
 

@@ -10,8 +10,7 @@ from ..errors import OptionError
 from ..numerics.elementary import above_zero, precise
 from ..numerics.scaling import scaled_to_sums
 from .constants import Constant, as_tensor
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["DoublyStochastic"]
 

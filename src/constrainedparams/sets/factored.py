@@ -9,8 +9,7 @@ from torch import Tensor
 from ..errors import OptionError, ShapeError
 from ..numerics import semidefinite as s
 from ..numerics.definite import gram
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 from .views import View
 
 __all__ = ["Factored"]

@@ -10,8 +10,7 @@ from torch.nn.functional import pad
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import precise
 from ..numerics.ranked import core, core_inverse, range_basis
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 from .ranked import check_rank, rank_fits
 
 __all__ = ["FixedRank"]

@@ -9,8 +9,7 @@ from torch import Tensor
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import precise, with_value
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["FullRank"]
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..numerics.definite import hermitian
-from .contract import Shape
+from .contract import MatrixConstraint, Shape, not_square
 from .linear import Linear
-from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["Hermitian"]
 

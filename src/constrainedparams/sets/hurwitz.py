@@ -11,8 +11,7 @@ from ..errors import ConstraintViolation, OptionError
 from ..numerics import definite as d
 from ..numerics import stability as s
 from ..numerics.elementary import precise, with_value
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint, not_square
+from .contract import MatrixConstraint, Shape, not_square
 
 __all__ = ["Hurwitz"]
 

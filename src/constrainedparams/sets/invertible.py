@@ -10,8 +10,7 @@ from ..errors import OptionError
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import determinant_sign, oriented, precise, with_value
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["Invertible"]
 

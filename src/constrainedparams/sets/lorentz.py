@@ -9,8 +9,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import hyperbolic as h
 from ..numerics.elementary import precise
-from .contract import Shape
-from .vector_constraint import VectorConstraint
+from .contract import Shape, VectorConstraint
 
 __all__ = ["Lorentz"]
 

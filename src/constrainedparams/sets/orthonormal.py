@@ -9,8 +9,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import oriented
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["Orthonormal"]
 

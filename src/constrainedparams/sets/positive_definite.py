@@ -12,8 +12,7 @@ from ..numerics import definite as d
 from ..numerics.contraction import contraction
 from ..numerics.elementary import precise
 from ..numerics.hermitian_exponential import definite_exponential, definite_logarithm
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["PositiveDefinite"]
 

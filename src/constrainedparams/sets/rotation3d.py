@@ -10,8 +10,7 @@ from ..errors import OptionError, ShapeError
 from ..numerics import orthogonal as maps
 from ..numerics import rotations
 from ..numerics.elementary import oriented
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 from .views import View
 
 __all__ = ["Rotation3D"]

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .contract import Shape
+from .contract import MatrixConstraint, Shape, not_square
 from .linear import Linear
-from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["SkewHermitian"]
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from ..numerics.contraction import contraction, expansion
 from ..numerics.elementary import precise
 from ..numerics.orthogonal import haar
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 from .radius import check_radius
 
 __all__ = ["SpectralBall"]

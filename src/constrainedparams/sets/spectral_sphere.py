@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..numerics.elementary import precise
 from ..numerics.spectral_norm import spectral_norm
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 from .radius import check_radius
 
 __all__ = ["SpectralSphere"]

@@ -9,8 +9,7 @@ from torch import Tensor
 from ..numerics import orthogonal as maps
 from ..numerics import symplectic as s
 from ..numerics.elementary import precise
-from .contract import Shape
-from .matrix_constraint import MatrixConstraint
+from .contract import MatrixConstraint, Shape
 
 __all__ = ["Symplectic"]
 

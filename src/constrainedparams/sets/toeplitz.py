@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..numerics.linear import tied, toeplitz_classes
-from .contract import Shape
+from .contract import MatrixConstraint, Shape
 from .linear import Linear
-from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Toeplitz"]
 

@@ -100,7 +100,7 @@ def _takes_a_batch(function: Constraint, places: list[Place]) -> bool:
     xs = [getattr(module, raw_name(name)).detach() for _, module, name, _ in places]
     states = [slot.state_in(module) for _, module, _, slot in places]
     slots = [slot for *_, slot in places]
-    with isolated(xs[0].device), torch.no_grad():
+    with isolated(xs[0].device, False):
         alone = [
             slot.function(x, **state) for slot, x, state in zip(slots, xs, states, strict=True)
         ]

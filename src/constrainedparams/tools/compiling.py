@@ -45,12 +45,12 @@ def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001  (the 
         for module in model.modules():
             for name, slot in slots_of(module).items():
                 if not slot.override:  # a value of `temporarily` stays; a shared y is read once
-                    slot.override.append(getattr(module, name))
+                    slot.override += (getattr(module, name),)
                     found.append(slot)
 
     def leave(*_: Any) -> None:
         for slot in outside.pop() if outside else ():
-            slot.override.pop()
+            slot.override = slot.override[:-1]
 
     compiled.register_forward_pre_hook(enter)
     compiled.register_forward_hook(leave, always_call=True)

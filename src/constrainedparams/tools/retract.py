@@ -74,7 +74,7 @@ def _retract(function: Constraint, slot: Slot, module: nn.Module, name: str) -> 
             "on the set."
         )
     state = slot.state_in(module)
-    with isolated(x.device):
+    with isolated(x.device, False):
         new_x, after = function.retract(x, **state)
     if torch.equal(new_x, x) and all(torch.equal(after[key], state[key]) for key in state):
         return

@@ -41,8 +41,8 @@ def temporarily(module: nn.Module, name: str, value: Tensor) -> Iterator[Tensor]
             f"tensor of shape {slot.shape}."
         )
     value = value.to(getattr(module, raw_name(name)).dtype)  # as an assignment does
-    slot.override.append(value)
+    slot.override += (value,)
     try:
         yield value
     finally:
-        slot.override.pop()
+        slot.override = slot.override[:-1]
