@@ -45,7 +45,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?= 0
 fuzz: $(VENV)/.dev
 	cd tests && OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) \
-	  ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -s --timeout 0 $(ARGS) fuzz
+	  ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -s $(ARGS) fuzz
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -50,6 +50,7 @@ class Task:
     """
 
     row: Row
+    device: str = "cpu"
     batches: list[tuple[Tensor, Tensor]] = field(init=False)
     base: Tensor = field(init=False)  # (hidden, hidden)
     x: Tensor = field(init=False)  # (hidden, hidden)
@@ -59,19 +60,20 @@ class Task:
         draw = torch.Generator().manual_seed(0)
         self.batches = [
             (
-                torch.randn(row.batch, row.length, generator=draw),
-                torch.randint(10, (row.batch,), generator=draw),
+                torch.randn(row.batch, row.length, generator=draw).to(self.device),
+                torch.randint(10, (row.batch,), generator=draw).to(self.device),
             )
             for _ in range(row.micro_batches)
         ]
-        self.base = Orthogonal().sample((n, n), dtype=torch.float32, generator=draw)
-        self.x = 0.5 / math.sqrt(n) * torch.randn(n, n, generator=draw)
+        base = Orthogonal().sample((n, n), dtype=torch.float32, generator=draw)
+        self.base = base.to(self.device)
+        self.x = 0.5 / math.sqrt(n) * torch.randn(n, n, generator=draw).to(self.device)
 
     def network(self, weight: Tensor) -> Recurrent:
         """The same network each time, with ``weight`` as its recurrent matrix."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            network = Recurrent(self.row.hidden)
+            network = Recurrent(self.row.hidden).to(self.device)
             network.recurrent.weight.copy_(weight)
         return network
 

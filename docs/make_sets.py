@@ -16,7 +16,7 @@ import torch
 import constrainedparams
 from constrainedparams import Constraint, ConstraintError
 from constrainedparams.attach.combinations import JOINT
-from constrainedparams.sets.contract import MatrixConstraint
+from constrainedparams.sets.matrix_constraint import MatrixConstraint
 from constrainedparams.testing import ROWS, Case
 
 HERE = Path(__file__).resolve().parent

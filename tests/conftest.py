@@ -1,10 +1,19 @@
-"""Strictness for every test: warnings are errors, seeds are fixed, one thread per operation."""
+"""Strictness for every test: warnings are errors, seeds are fixed, one thread per operation.
+
+``--device cuda`` puts what tests make, and do not place themselves, onto the GPU.
+"""
 
 import pytest
 import torch
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", help="where tensors and generators of the tests live")
+
+
 def pytest_configure(config):
+    if device := config.getoption("--device"):
+        place_everything_on(device)
     config.addinivalue_line("filterwarnings", "error")
     # torch calls its own deprecated functions on the first compilation or forward-mode derivative
     for name in ("script", "script_method", "interface"):
@@ -19,6 +28,22 @@ def pytest_configure(config):
     ignored = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
     config.addinivalue_line("filterwarnings", ignored)
     config.addinivalue_line("markers", "distributed: starts processes that talk over loopback")
+
+
+def place_everything_on(device):
+    """Tests are written for one device; oracles in NumPy and SciPy get a copy from there."""
+    torch.set_default_device(device)
+
+    class Generator(torch.Generator):
+        def __new__(cls, device=device):
+            return super().__new__(cls, device)
+
+    torch.Generator = Generator
+    there = torch.Tensor.numpy
+    torch.Tensor.numpy = lambda t, **options: there(t.cpu(), **options)
+    torch.Tensor.__array__ = lambda t, dtype=None, copy=None: (
+        t.detach().cpu().resolve_conj().numpy()
+    )
 
 
 def pytest_collection_modifyitems(items):

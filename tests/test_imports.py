@@ -15,6 +15,7 @@ from constrainedparams import Constraint
 PACKAGE = Path(constrainedparams.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 CONTRACT = "sets.contract"
+PRECISION = "numerics.precision"
 SETS = {
     cls.__module__.removeprefix("constrainedparams.")
     for cls in vars(constrainedparams).values()
@@ -26,8 +27,8 @@ ALLOWED = {
     "numerics": ("errors", "numerics"),
     "sets": ("errors", "numerics", "sets"),
     "functions": ("errors", "functions", CONTRACT),
-    "core": ("errors", "functions", "core", CONTRACT),
-    "attach": ("errors", "functions", "core", "attach", CONTRACT),
+    "core": ("errors", "functions", "core", CONTRACT, PRECISION),
+    "attach": ("errors", "functions", "core", "attach", CONTRACT, PRECISION),
     "tools": ("errors", "functions", "core", "attach", "sets", "tools"),
     "integrations": ("errors", "functions", "core", "attach", "sets", "tools", "integrations"),
     "testing": ("errors", "numerics", "sets", "core", "attach", "tools", "testing", ""),

@@ -18,8 +18,9 @@ def test_it_runs(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     found = json.loads(kept.read_text())
-    assert found["recurrent"]["evaluations per step"] == 1
-    assert all(f"| {name} |" in done.stdout for name in found["sets"])
+    assert {"sets", "kernels", "batched", "steps"} <= set(found)
+    assert all(f"`{name}`" in done.stdout for name in found["sets"])
+    assert all(row["tf32"] <= 1 and row["bf16"] <= 1 for row in found["sets"].values())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")

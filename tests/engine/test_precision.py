@@ -17,6 +17,8 @@ from .oracle import (
     warm,
 )
 
+DEVICES = {"cpu": "mkldnn", "cuda": "cuda"}  # torch's name for what multiplies there
+LOWER = {"cpu": "bf16", "cuda": "tf32"}
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -208,3 +210,65 @@ def test_a_complex_gradient_is_not_lazily_conjugated():
     loss_of(module.u).backward()
     assert not module._u_unconstrained.grad.is_conj()
     torch.optim.Adam(module.parameters()).step()
+
+
+class Seen(torch.autograd.Function):
+    """2 x, and how precise products are on the way there and back."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.seen = seen
+        seen.append(PRODUCTS.fp32_precision)
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        ctx.seen.append(PRODUCTS.fp32_precision)
+        return 2 * g, None
+
+
+PRODUCTS = getattr(torch.backends, DEVICES[torch.get_default_device().type]).matmul
+
+
+@pytest.fixture(params=["medium", "newer name"])
+def lowered(request):
+    """Products of float32 are computed in less; how torch can be asked for it."""
+    if request.param == "medium":
+        torch.set_float32_matmul_precision("medium")
+    else:
+        PRODUCTS.fp32_precision = LOWER[torch.get_default_device().type]
+    yield PRODUCTS.fp32_precision
+    PRODUCTS.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_products_inside_f_are_precise(lowered):
+    """TF32 of a GPU, bfloat16 of some CPUs: a setting of the process, put back after f."""
+    seen = []
+    layer = make(torch.float32, lambda x: Seen.apply(x, seen))
+    loss_of(layer.weight).backward()
+    assert seen == ["ieee", "ieee"]
+    assert lowered != "ieee"
+    assert PRODUCTS.fp32_precision == lowered
+
+
+def test_it_is_put_back_after_an_error(lowered):
+    def f(x):
+        if broken:
+            raise ValueError("no")
+        return 2 * x
+
+    broken = False
+    layer = make(torch.float32, f)
+    broken = True
+    layer.weight.updated()
+    with pytest.raises(ValueError, match="no"):
+        layer.weight  # noqa: B018
+    assert PRODUCTS.fp32_precision == lowered
+
+
+def test_a_set_is_as_exact_as_without(lowered):
+    x = torch.randn(64, 64, dtype=torch.float32)
+    y = cp.Orthogonal()(x).double()
+    assert (y @ y.mT - torch.eye(64)).abs().max() < 1e-6
+    assert PRODUCTS.fp32_precision == lowered

@@ -55,6 +55,27 @@ def test_transport_is_unitary_and_moves_the_identity_to_the_base(dtype, shape):
         assert maps.defect(maps.transport(special, z)) < 1e-13 * n
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "again"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_the_gradient_of_a_transport_is_its_adjoint(dtype, again):
+    """<g, transport of w> = <gradient at g, w> for every w: a transport is linear."""
+    base = maps.haar(torch.randn(7, 3, dtype=dtype))
+    z, g = torch.randn(7, 3, dtype=dtype, requires_grad=True), torch.randn(7, 3, dtype=dtype)
+    (found,) = torch.autograd.grad(maps.transport(base, z), z, g, create_graph=again)
+    for w in torch.randn(21, 7, 3, dtype=dtype):
+        along = (g.conj() * maps.transport(base, w)).real.sum()
+        assert torch.allclose((found.conj() * w).real.sum(), along)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_what_a_cast_to_half_precision_took_away_is_polished(dtype):
+    """4e-3 off: one step leaves the square of that, two leave rounding."""
+    y = maps.haar(torch.randn(5, 9, 4, dtype=dtype))
+    cast = y + 2e-3 * torch.randn_like(y)
+    assert float(maps.defect(cast).min()) > 1e-3
+    assert float(maps.defect(maps.polished(cast)).max()) < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_polar_is_that_of_scipy(dtype):
     y = torch.randn(6, 3, dtype=dtype)

@@ -6,6 +6,8 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.distributions import transforms
 
 from constrainedparams import (
@@ -144,20 +146,25 @@ def test_both_ends_are_angles_and_keep_their_side(dtype):
 # closed sets ------------------------------------------------------------------------------------
 
 
+REACHED = {  # the set, goals of two entries, where they end
+    "interval": (Interval(0.0, 1.0, closed=True), [-1.5, 2.0], [0.0, 1.0]),
+    "interval, left": (Interval(0.0, 1.0, closed="left"), [-1.5, 0.75], [0.0, 0.75]),
+    "interval, right": (Interval(-1.0, 1.0, closed="right"), [2.0, -0.25], [1.0, -0.25]),
+    "non-negative": (NonNegative(), [-1.5, 2.0], [0.0, 2.0]),
+    "from a bound": (GreaterThan(0.25, closed=True), [-1.5, 2.0], [0.25, 2.0]),
+    "to a bound": (LessThan(0.75, closed=True), [-1.5, 2.0], [-1.5, 0.75]),
+    "ball": (Ball(1.0, math.inf, True), [-1.5, 2.0], [-1.0, 1.0]),
+}
+
+
 @pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(
-    ("constraint", "reached"),
-    [
-        (Interval(0.0, 1.0, closed=True), [0.0, 1.0]),
-        (NonNegative(), [0.0, 2.0]),
-        (Ball(1.0, math.inf, True), [-1.0, 1.0]),
-    ],
-    ids=repr,
-)
-def test_a_closed_set_reaches_its_boundary_and_leaves_it(constraint, reached, start):
+@pytest.mark.parametrize("name", REACHED)
+def test_a_closed_set_reaches_its_boundary_and_leaves_it(name, start):
     """Goals beyond the bounds lead to them, from the bounds too; goals inside lead back."""
-    w = Parametrized(torch.full((2,), start, dtype=torch.float64), constraint)
-    for goal, end in (([-1.5, 2.0], reached), ([0.25, 0.5], [0.25, 0.5])):
+    constraint, beyond, reached = REACHED[name]
+    first = constraint.project(torch.full((2,), start, dtype=torch.float64))
+    w = Parametrized(first, constraint)
+    for goal, end in ((beyond, reached), ([0.3, 0.5], [0.3, 0.5])):
         w.y = constraint.project(w.y.detach())  # as a checkpoint is loaded: zeros come back exactly
         optimizer = torch.optim.Adam(w.parameters(), lr=0.02)
         for _ in range(600):
@@ -165,3 +172,98 @@ def test_a_closed_set_reaches_its_boundary_and_leaves_it(constraint, reached, st
             (w.y - torch.tensor(goal)).square().sum().backward()
             optimizer.step()
         assert torch.allclose(w.y.detach(), torch.tensor(end, dtype=torch.float64), atol=2e-3)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("dtype", ALL, ids=str)
+def test_a_closed_bound_is_reached_and_an_open_one_is_not(bound, dtype):
+    """In every dtype: f(0) is the bound, the bound is a member, its x is not the flat point."""
+    width, far = 16 * torch.finfo(dtype).eps * max(abs(bound), 1), torch.tensor(FAR, dtype=dtype)
+    at = torch.full((), bound, dtype=dtype)
+    for constraint, open_end in [
+        (GreaterThan(bound, closed=True), math.inf),
+        (LessThan(bound, closed=True), -math.inf),
+        (Interval(bound, bound + width, closed="left"), bound + width),
+        (Interval(bound - width, bound, closed="right"), bound - width),
+    ]:
+        assert constraint(torch.zeros((), dtype=dtype)) == at
+        assert bool(constraint.contains(at))
+        x = constraint.right_inverse(at)
+        least = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+        assert float(x) ** 2 >= least / 2
+        assert float(constraint(x)) == pytest.approx(float(at), abs=2 * torch.finfo(dtype).eps)
+        if math.isfinite(open_end):
+            y = constraint(torch.cat((far, far * 1e4)))
+            limit = y if dtype == torch.float32 else y.double()  # where the bound is rounded first
+            assert bool((limit < open_end if open_end > bound else limit > open_end).all())
+            assert bool(constraint.contains(y).all())
+
+
+@given(st.floats(-1e3, 1e3), st.floats(-5, 5), st.floats(0.01, 100))
+@settings(max_examples=40, deadline=None)
+def test_the_maps_that_reach_one_bound(x, bound, width):
+    """Against mpmath, and back; the halves are mirror images."""
+    t = torch.tensor([x], dtype=torch.float64)
+    with mpmath.workdps(40):
+        square = mpmath.mpf(x) ** 2
+        share = float(square / (1 + square))
+        square = float(square)
+    rows = [
+        (GreaterThan(bound, closed=True), bound + square),
+        (LessThan(bound, closed=True), bound - square),
+        (Interval(bound, bound + width, closed="left"), bound + width * share),
+        (Interval(bound - width, bound, closed="right"), bound - width * share),
+    ]
+    for constraint, expected in rows:
+        y = constraint(t)
+        assert float(y) == pytest.approx(expected, rel=1e-14, abs=1e-14 * (abs(bound) + width))
+        near = 1e-14 * (1 + width + square)
+        assert float(constraint(constraint.right_inverse(y))) == pytest.approx(float(y), abs=near)
+
+
+def test_a_half_open_interval_does_not_overflow():
+    x = torch.tensor([1e30, -1e30], requires_grad=True)
+    y = Interval(0.0, 1.0, closed="left")(x)
+    y.sum().backward()
+    assert bool((y < 1).all()) and bool((y > 0.999).all())
+    assert x.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "given", "kept"),
+    [
+        (Interval(0.7, 1.0, closed="left"), 0.7, 0.69921875),
+        (Interval(-100.0, 1.0, closed="left"), 1.0, 0.99609375),  # the last below 1
+        (GreaterThan(0.007, closed=True), 0.007, 0.006988525390625),
+        (LessThan(-0.007, closed=True), -0.007, -0.006988525390625),
+    ],
+    ids=repr,
+)
+def test_a_number_in_half_precision_stands_for_the_nearest_of_the_set(constraint, given, kept):
+    """0.7 in bfloat16 is 0.69921875, below 0.7: a member, which is not moved as 0.69 would be."""
+    y = torch.tensor(given, dtype=torch.bfloat16)
+    assert bool(constraint.contains(y))
+    assert float(constraint(constraint.right_inverse(y))) == pytest.approx(kept, rel=1e-6)
+
+
+def test_a_number_off_the_set_in_half_precision_is_none():
+    off = torch.tensor(0.69, dtype=torch.bfloat16)
+    assert not bool(GreaterThan(0.7, closed=True).contains(off))
+    assert not bool(Interval(0.7, 1.0, closed="left").contains(off))
+
+
+@pytest.mark.parametrize("closed", ["both", "neither", 1, None], ids=str)
+def test_which_bounds_belong_is_asked_for_by_name(closed):
+    with pytest.raises(OptionError, match=r'"left" for \[a, b\) or "right" for \(a, b\]'):
+        Interval(0.0, 1.0, closed)
+    with pytest.raises(OptionError, match="expected True or False"):
+        GreaterThan(0.0, closed="left")
+
+
+def test_closed_sets_that_are_one():
+    x = torch.randn(100)
+    assert torch.equal(GreaterThan(0.0, closed=True)(x), NonNegative()(x))
+    mirrored = Interval(-1.0, 0.0, closed="right")(x)
+    assert torch.equal(Interval(0.0, 1.0, closed="left")(x), -mirrored)
+    text = repr(Interval(0.0, 1.0, closed="left"))
+    assert text == "Interval(lower=0.0, upper=1.0, closed='left')"

@@ -14,7 +14,7 @@ from ..core.isolated import isolated
 from ..core.pullback import Pullback
 from ..core.slot import Record, Slot
 from ..core.tensors import SLOTS, Unconstrained, guard, raw_name
-from ..sets.contract import Constraint, MatrixConstraint, takes_dim
+from ..sets.contract import Constraint, has_option
 from .checkpoints import mend
 from .stacked import Stacked, copies
 
@@ -159,15 +159,15 @@ def _record(slot: Slot, module: nn.Module, x: Tensor) -> Record:
 
 def over_stack(function: Constraint, ndim: int) -> Constraint:
     """``function`` with its axes counted from the end: for a stack of tensors of ``ndim`` axes."""
-    if takes_dim(function):
+    if has_option(function, "dim"):
         dim = range(ndim) if function.dim is None else function.dim
         axes = (dim,) if isinstance(dim, int) else tuple(dim)
         axes = tuple(axis if axis < 0 else axis - ndim for axis in axes)
         return replace(function, dim=axes[0] if len(axes) == 1 else axes)  # type: ignore[call-arg]
-    if isinstance(function, MatrixConstraint) and function.view not in (None, "batch"):
+    if has_option(function, "view") and function.view not in (None, "batch"):
         axis = "layers"
         while axis in function.view:
             axis += "s"
         left, right = function.view.split("->")
-        return replace(function, view=f"{axis} {left} -> {axis} {right}")
+        return replace(function, view=f"{axis} {left} -> {axis} {right}")  # type: ignore[call-arg]
     return function

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..core import private
 from ..functions.call import call
-from ..sets.contract import Constraint, without_autocast
+from ..numerics.precision import full_precision
+from ..sets.contract import Constraint
 
 _counter = itertools.count()
 _equal: dict[Any, int] = {}  # what makes functions equal, to their number
@@ -94,7 +95,7 @@ def _evaluate(number: int, settings: Any, state_names: tuple[str, ...], *tensors
 
     def value() -> Tensor:
         named = dict(zip(state_names, state, strict=True))
-        with without_autocast(x.device):
+        with full_precision(x.device):
             return call(_function(number, settings), x, named, own)
 
     context = private.tracing_context()

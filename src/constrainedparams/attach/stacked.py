@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core import private
 from ..core.pullback import Gradients, Graph
 from ..errors import PendingGradients
-from ..sets.contract import without_autocast
+from ..numerics.precision import full_precision
 
 
 class Stacked:
@@ -66,7 +66,7 @@ class Stacked:
         self._refuse_changed(grads)
         zero = given.new_zeros(self.shape)
         stack = torch.stack([zero if g is None else g for g in grads])
-        with without_autocast(given.device):
+        with full_precision(given.device):
             (whole,) = private.gradients((self.edge,), (self.stack,), (stack,), create_graph)
         return _apart(whole, [g is not None for g in grads])
 

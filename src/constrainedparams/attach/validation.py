@@ -16,7 +16,7 @@ from ..core.slot import MODES, Slot
 from ..core.tensors import Unconstrained, raw_name
 from ..errors import RegistrationError
 from ..functions.describe import describe
-from ..sets.contract import Constraint, MatrixConstraint, takes_dim
+from ..sets.contract import Constraint, has_option
 from . import guesses
 from .classes import slots_of
 from .combinations import second_set
@@ -125,12 +125,12 @@ def refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function
     if not (isinstance(module, private.convolution) and name == "weight"):
         return
     has = f"{guesses.kind(module)}.weight has {parameter.ndim} axes, and {function!r} is a set of"
-    if isinstance(function, MatrixConstraint) and function.view is None:
+    if has_option(function, "view") and function.view is None:
         raise RegistrationError(
             f'{has} matrices. Say how to read it: view="{guesses.view_for(module, parameter)}", '
             'or view="batch" for a batch of small matrices.'
         )
-    if isinstance(function, Constraint) and takes_dim(function) and function.dim == -1:
+    if has_option(function, "dim") and function.dim == -1:
         raise RegistrationError(
             f"{has} vectors. Say which axes: dim={tuple(range(1, parameter.ndim))} for one vector "
             f"for each filter, or dim={parameter.ndim - 1} for the last axis."

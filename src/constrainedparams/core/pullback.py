@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..sets.contract import without_autocast
+from ..numerics.precision import full_precision
 from . import private
 
 Tensors = tuple[Tensor, ...]
@@ -41,7 +41,7 @@ class Graph:
         if not pairs or not self.wanted:
             return (None,) * len(self.leaves)
         edges, cotangents = zip(*pairs, strict=True)
-        with without_autocast(cotangents[0].device):
+        with full_precision(cotangents[0].device):
             pulled = private.gradients(edges, self.wanted, cotangents, create_graph)
         found = [g if g is None else g.resolve_conj() for g in pulled]  # as optimisers ask
         if len(found) == len(self.leaves):

@@ -37,7 +37,6 @@ class Record:
     place: int  # of y among the outputs of the graph
     value: Tensor | None  # beside y, where f may be random: what a refused write must not change
     home: weakref.ref[nn.Module]
-    snapshot: Any  # of x, see attach/verified
     out: Constrained | None  # y
     alias_y: Any  # a plain alias of y is asked for its version in a third of the time
     held: "weakref.ref[Constrained]"  # y after ``loosen``

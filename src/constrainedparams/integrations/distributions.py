@@ -22,12 +22,7 @@ def _from(bound: Any, closed: bool) -> Constraint:
     """Numbers above ``bound``."""
     if not isinstance(bound, Tensor) and bound == 0:
         return sets.NonNegative() if closed else sets.Positive()
-    if closed:
-        raise OptionError(
-            f"there is no set of numbers from {bound} on that contains it. GreaterThan({bound}) "
-            f"does not; the function `lambda x: {bound} + x * x` reaches it."
-        )
-    return sets.GreaterThan(bound)
+    return sets.GreaterThan(bound, closed=closed)
 
 
 # By the name of their class: no system is imported to be asked. Pyro adds to those of torch.
@@ -36,6 +31,7 @@ _SETS: dict[str, Callable[[Any], Constraint]] = {
     "_GreaterThanEq": lambda c: _from(c.lower_bound, closed=True),
     "_LessThan": lambda c: sets.LessThan(c.upper_bound),
     "_Interval": lambda c: sets.Interval(c.lower_bound, c.upper_bound, closed=True),
+    "_HalfOpenInterval": lambda c: sets.Interval(c.lower_bound, c.upper_bound, closed="left"),
     "_Simplex": lambda _: sets.Simplex(closed=True),
     "_LowerTriangular": lambda _: sets.LowerTriangular(),
     "_LowerCholesky": lambda _: sets.CholeskyFactor(),
@@ -45,6 +41,7 @@ _SETS: dict[str, Callable[[Any], Constraint]] = {
     "_PositiveDefinite": lambda _: sets.PositiveDefinite(),
     "_SoftplusPositive": lambda _: sets.Positive(),
     "_SoftplusLowerCholesky": lambda _: sets.CholeskyFactor(),
+    "_UnitLowerCholesky": lambda _: sets.LowerTriangular(diagonal=1.0),
     "_CorrMatrix": lambda _: sets.Correlation(),
     "_OrderedVector": lambda _: sets.Ordered(),
     "_PositiveOrderedVector": lambda _: sets.PositiveOrdered(),
@@ -56,7 +53,6 @@ _PARTS = "one parameter has one set. Make each part a parameter of its own"
 _REFUSED = {
     "_Real": _FREE,
     "_Square": _FREE,
-    "_HalfOpenInterval": "no set here has one bound of two. Interval(a, b) is the inside",
     "_Cat": _PARTS,
     "_Stack": _PARTS,
     "_Dependent": "only an instance knows it. Use `instance.support`",

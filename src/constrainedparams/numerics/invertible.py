@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .definite import factor, factor_inverse
 from .elementary import determinant_sign, inverse_softplus, precise, softplus
+from .kernel import WAITS
 
 __all__ = [
     "away_from_singular",
@@ -62,7 +63,7 @@ def separation(y: Tensor) -> Tensor:
 
 
 # An operator, because what it costs depends on values: the SVD is for the few that need it.
-@torch.library.custom_op("constrainedparams::away_from_singular", mutates_args=())
+@torch.library.custom_op("constrainedparams::away_from_singular", mutates_args=(), tags=WAITS)
 def _away(r: Tensor, slack: float) -> Tensor:
     unit, norm = _unit_columns(precise(r))
     identity = torch.eye(r.shape[-1], dtype=unit.dtype, device=r.device).expand(unit.shape)

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .precision import full_precision
+
 __all__ = [
+    "WAITS",
     "Kernel",
     "adjoint",
     "by_formula",
@@ -22,6 +25,10 @@ __all__ = [
     "operator",
     "without_tangents",
 ]
+
+
+# The host waits for values: CUDA graphs of compiled code go around such an operation.
+WAITS = (torch.Tag.cudagraph_unsafe,)
 
 
 class Kernel(NamedTuple):
@@ -128,20 +135,23 @@ def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor
     given = ", ".join(f"Tensor x{i}" for i in range(inputs))
 
     def value(*tensors: Tensor) -> Tensor:
-        return kernel.there(*map(Tensor.resolve_conj, tensors))[0].contiguous()
+        with full_precision(tensors[0].device):
+            return kernel.there(*map(Tensor.resolve_conj, tensors))[0].contiguous()
 
     def pulled(*tensors: Tensor) -> list[Tensor]:
         g, *known = map(Tensor.resolve_conj, tensors)
-        found, kept = kernel.there(*known)
-        kept = (found, *kept) if kernel.with_value else kept
-        grads: Any = kernel.back(g, tuple(known), kept)
+        with full_precision(g.device):
+            found, kept = kernel.there(*known)
+            kept = (found, *kept) if kernel.with_value else kept
+            grads: Any = kernel.back(g, tuple(known), kept)
         return [t.contiguous() for t in grads]
 
     register: Any = torch.library.custom_op
     place = f"constrainedparams::{name}"
-    there = register(place, value, mutates_args=(), schema=f"({given}) -> Tensor")
+    options: Any = {"mutates_args": (), "tags": WAITS}
+    there = register(place, value, schema=f"({given}) -> Tensor", **options)
     schema = f"(Tensor g, {given}) -> Tensor[]"
-    back = register(f"{place}_pullback", pulled, mutates_args=(), schema=schema)
+    back = register(f"{place}_pullback", pulled, schema=schema, **options)
     there.register_fake(lambda *t: t[-1].new_empty(t[-1].shape))
     back.register_fake(lambda *t: [x.new_empty(x.shape) for x in t[1:]])
     there.register_vmap(lambda info, dims, *t: (there(*_in_front(info.batch_size, dims, t)), 0))

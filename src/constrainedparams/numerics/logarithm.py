@@ -17,7 +17,7 @@ _MOST_STEPS = 60
 
 def _quadrature(x: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss and Legendre on (0, 1), by eigenvalues (Golub and Welsch 1969)."""
-    k = torch.arange(1, _NODES, dtype=torch.float64)
+    k = torch.arange(1, _NODES, dtype=torch.float64, device="cpu")
     off = k / (4 * k**2 - 1).sqrt()
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return (0.5 * (nodes + 1)).to(x.device), vectors[0].square().to(x.device)

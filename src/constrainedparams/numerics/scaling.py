@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .kernel import WAITS
+
 __all__ = ["scaled_to_sums"]
 
 _MOST_STEPS = 200
@@ -113,7 +115,7 @@ def _polished(p: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 # An operator, because how many steps it takes depends on values.
-@torch.library.custom_op("constrainedparams::scaled_to_sums", mutates_args=())
+@torch.library.custom_op("constrainedparams::scaled_to_sums", mutates_args=(), tags=WAITS)
 def _operator(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     if x.shape[-1] > x.shape[-2]:  # the equations are as many as columns
         return _operator(x.mT, columns, rows).mT.contiguous()

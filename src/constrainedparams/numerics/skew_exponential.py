@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .exponential import frechet
-from .kernel import adjoint, has_tangent, is_traced, without_tangents
+from .kernel import WAITS, adjoint, has_tangent, is_traced, without_tangents
+from .precision import full_precision
 
 __all__ = ["expm_skew"]
 
@@ -312,15 +313,17 @@ class _ExpmSkew(torch.autograd.Function):
 
 # Dynamo refuses a Function with forward mode and cannot see a plan: there it is one opaque
 # operation, and one more for the way back, which makes the chain again.
-@torch.library.custom_op("constrainedparams::expm_skew", mutates_args=())
+@torch.library.custom_op("constrainedparams::expm_skew", mutates_args=(), tags=WAITS)
 def _opaque(a: Tensor) -> Tensor:
-    return (_identity(a) + _chain(a)[-1][-1]).contiguous()
+    with full_precision(a.device):
+        return (_identity(a) + _chain(a)[-1][-1]).contiguous()
 
 
-@torch.library.custom_op("constrainedparams::expm_skew_pullback", mutates_args=())
+@torch.library.custom_op("constrainedparams::expm_skew_pullback", mutates_args=(), tags=WAITS)
 def _opaque_pullback(a: Tensor, g: Tensor) -> Tensor:
-    plan, unit, powers, values = _chain(a)
-    return (_pullback(powers, plan, values[:-1], g) / unit).contiguous()
+    with full_precision(a.device):
+        plan, unit, powers, values = _chain(a)
+        return (_pullback(powers, plan, values[:-1], g) / unit).contiguous()
 
 
 @_opaque.register_fake

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .definite import factor, factor_inverse, gram
 from .elementary import precise
-from .kernel import Kernel, adjoint, by_formula, is_traced, operator
+from .kernel import WAITS, Kernel, adjoint, by_formula, is_traced, operator
 from .lyapunov import lyapunov, stein
 
 __all__ = [
@@ -162,7 +162,7 @@ def rounding(x: Tensor) -> float:
 
 
 # An operator, because what it costs depends on values: eigenvalues are for the few that need them.
-@torch.library.custom_op("constrainedparams::stable", mutates_args=())
+@torch.library.custom_op("constrainedparams::stable", mutates_args=(), tags=WAITS)
 def _stable(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
     moved, off = y.clone(), ~sure & y.isfinite().all(-1).all(-1)
     measure = spectral_radius if disc else abscissa

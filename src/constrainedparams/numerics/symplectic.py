@@ -84,8 +84,8 @@ def haar_rotation(y: Tensor) -> Tensor:
 def defect(y: Tensor) -> Tensor:
     """|y^T J y - J| / |y|^2 in Frobenius norms, |y| at least that of the identity."""
     wide, n = precise(y), y.shape[-1] // 2
-    one, zero = (t.expand(*y.shape[:-2], n, n) for t in (torch.eye(n), torch.zeros(n, n)))
-    j = _joined(zero, one, -one, zero).to(wide)
+    one = torch.eye(n, dtype=wide.dtype, device=y.device).expand(*y.shape[:-2], n, n)
+    j = _joined(torch.zeros_like(one), one, -one, torch.zeros_like(one))
     size = torch.linalg.matrix_norm(wide)
     # By way of the size: squares of large entries overflow.
     scaled = wide / size.clamp_min(1.0)[..., None, None]

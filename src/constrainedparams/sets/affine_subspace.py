@@ -11,8 +11,9 @@ from ..numerics.elementary import precise
 from ..numerics.linear import affine_rows, onto_null_space
 from ..numerics.vectors import length
 from .constants import Constant, as_tensor, broadcasts
-from .contract import Shape, VectorConstraint
+from .contract import Shape
 from .linear import Linear
+from .vector_constraint import VectorConstraint
 
 __all__ = ["AffineSubspace"]
 

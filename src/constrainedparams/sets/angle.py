@@ -42,10 +42,9 @@ class Angle(Constraint):
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         # pi in single precision is above pi: as x it would be an angle just above -pi.
-        last = torch.nextafter(
-            torch.full((), math.pi, dtype=y.dtype), torch.zeros((), dtype=y.dtype)
-        )
-        return torch.clamp(y, -float(last), float(last))
+        pi = y.new_full((), math.pi)
+        last = torch.nextafter(pi, torch.zeros_like(pi))
+        return torch.clamp(y, -last, last)
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return angle(x), state

@@ -8,8 +8,9 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics.linear import diagonal_blocks, from_blocks
 from ..numerics.vectors import relative_distance
-from .contract import Constraint, MatrixConstraint, Shape
+from .contract import Constraint, Shape
 from .linear import Linear
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["BlockDiagonal"]
 

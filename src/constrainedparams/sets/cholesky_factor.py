@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..numerics import definite as d
 from ..numerics.elementary import precise
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["CholeskyFactor"]
 

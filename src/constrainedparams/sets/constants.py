@@ -31,11 +31,14 @@ class Constant:
                 "learn. Give `value.detach()`, or use an nn.Module that has it as a parameter."
             )
         try:
-            tensor = torch.as_tensor(value).detach().cpu()
+            given = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+            tensor = given.detach().cpu()
         except (TypeError, ValueError) as error:  # rows of several lengths, words
             raise OptionError(f"{value!r}: expected numbers in rows of equal length.") from error
         if isinstance(value, list) and tensor.is_floating_point():
-            tensor = torch.tensor(value, dtype=torch.float64)  # not through the default dtype
+            tensor = torch.tensor(
+                value, dtype=torch.float64, device="cpu"
+            )  # not through the default dtype
         if tensor.is_floating_point() or tensor.is_complex():
             # + 0 turns -0.0 into 0.0: equal values get equal hashes.
             wide = torch.complex128 if tensor.is_complex() else torch.float64
@@ -116,7 +119,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(value, complex):
         return as_tensor(Constant(value), like)
     if like is None:
-        return torch.tensor(value, dtype=torch.float64)
+        return torch.tensor(value, dtype=torch.float64, device="cpu")
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 

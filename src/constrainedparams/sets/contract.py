@@ -2,35 +2,24 @@
 
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Literal, final
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from ..errors import ConstraintError, ConstraintViolation, DtypeError, OptionError, ShapeError
+from ..numerics.precision import full_precision
 from .constants import as_constant
-from .views import BATCH, Axes, Dim, Folded, Moved, Sizes, View, frozen_dim, frozen_sizes
+from .views import Axes, Folded, Moved, View, frozen_dim, frozen_sizes
 
-__all__ = ["Constraint", "MatrixConstraint", "VectorConstraint", "not_square", "takes_dim"]
+__all__ = ["Constraint", "has_option"]
 
 Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
-UNCHANGED = nullcontext()
 _UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Half-precision products would put y 3e-2 away from the set at size 64."""
-    return torch.autocast(device.type, enabled=False) if autocasts(device) else UNCHANGED
-
-
-def autocasts(device: torch.device) -> bool:
-    """Whether operations on ``device`` are run in half precision now."""
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -44,14 +33,10 @@ def raised(t: Tensor) -> Tensor:
     return t if t.dtype == wide else t.to(wide)
 
 
-def not_square(shape: Shape, remedy: str) -> str | None:
-    """What :meth:`Constraint._check` says of matrices that are not square, None of others."""
-    return None if shape[-2] == shape[-1] else f"expected square matrices. {remedy}"
-
-
-def takes_dim(constraint: "Constraint") -> bool:
-    """Whether the set has the option ``dim``: the axes of the tensor that it reads."""
-    return any(option.name == "dim" for option in fields(constraint))
+def has_option(constraint: Any, name: str) -> bool:
+    """Whether it is a set with this option: ``"view"`` of matrices, ``"dim"`` of vectors."""
+    known = isinstance(constraint, Constraint)
+    return known and any(option.name == name for option in fields(constraint))
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +84,7 @@ class Constraint(ABC):
     def __post_init__(self) -> None:
         for option in fields(self):
             value = _FROZEN.get(option.name, as_constant)(getattr(self, option.name))
-            if isinstance(option.default, bool) and not isinstance(value, bool):
+            if option.type in (bool, "bool") and not isinstance(value, bool):
                 raise OptionError(f"{option.name}={value!r}: expected True or False.")
             object.__setattr__(self, option.name, value)
         object.__setattr__(self, "_layout", self._make_layout())
@@ -125,7 +110,10 @@ class Constraint(ABC):
         Args:
             x: free tensor; float32, float64, complex where the set has a complex version. bfloat16
                 and float16 are computed in float32 and rounded.
-            state: what the map remembers, by the names in ``state_names``; without it, its default.
+            state: what the map remembers, by the names in ``state_names``, as it came from
+                ``right_inverse``; without it, its default. Its shape is checked. That a base is on
+                the set is not, at the price of a product for each call; one that is not leads off
+                it. (A layer's is put back when it was cast, loaded or averaged.)
 
         Returns:
             y on the set, in the dtype of x.
@@ -135,7 +123,7 @@ class Constraint(ABC):
             DtypeError: the set has no version in this dtype.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             y = self._forward(wide, **known).resolve_conj()
         return self._round(self._write(y, self._constrained_shape(tuple(x.shape))), x.dtype)
 
@@ -161,7 +149,7 @@ class Constraint(ABC):
         self.check_shape(shape)
         if not bool(self.contains(y).all()):
             raise ConstraintViolation(self._complaint(y))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             value = self._read(raised(y))
             if y.dtype in _LOW:
                 off = self._per_element(self._residual(value) > 0)
@@ -182,7 +170,7 @@ class Constraint(ABC):
     def retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(x, state) with the same y = f(x) in better coordinates; what it was given by default."""
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             moved, after = self._retract(wide, **known)
         own = tuple(x.shape)
         shape = self._constrained_shape(own)
@@ -202,7 +190,7 @@ class Constraint(ABC):
             ConstraintError: f is not one-to-one onto an open set of these, so there is none.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             return self._log_abs_det_jacobian(wide, **known).to(x.real.dtype)
 
     @final
@@ -221,7 +209,7 @@ class Constraint(ABC):
             ConstraintError: f is no product.
         """
         wide, known = self._inputs(x, state)
-        with without_autocast(x.device):
+        with full_precision(x.device):
             found = self._factorization(wide, **known)
         return {k: t.to(x.dtype if t.is_complex() else x.real.dtype) for k, t in found.items()}
 
@@ -233,7 +221,7 @@ class Constraint(ABC):
         """Distance of y from the set, of batch shape: 0 on it, infinite where y is not finite."""
         self._check_dtype(y)
         self.check_shape(tuple(y.shape))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             value = self._read(raised(y))
             finite = torch.isfinite(value)
             if self.event_dim:
@@ -267,7 +255,7 @@ class Constraint(ABC):
         self.check_shape(tuple(y.shape))
         if not bool(torch.isfinite(y).all()):
             raise ConstraintViolation(self._complaint(y))
-        with without_autocast(y.device):
+        with full_precision(y.device):
             found = self._project(self._read(raised(y)))
         found = self._write(found, tuple(y.shape))
         return self._round(found, y.dtype).resolve_conj().contiguous()
@@ -517,43 +505,3 @@ _FINAL = {
     "log_abs_det_jacobian", "project", "residual", "retract", "right_inverse", "sample",
     "tolerance", "unconstrained_shape",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, repr=False)
-class MatrixConstraint(Constraint):
-    """A set of matrices: the last two axes of y, or those that ``view`` says.
-
-    Args:
-        view: einops pattern that reads a tensor as matrices, such as ``"o i h w -> o (i h w)"`` for
-            a convolution, or ``"batch"``: all axes but the last two are a batch.
-        sizes: lengths of axes in the pattern that the shape does not give, such as ``{"heads": 8}``
-            for ``"(heads d) e -> heads d e"``.
-    """
-
-    event_dim: ClassVar[int] = 2
-    view: str | Literal["batch"] | None = field(default=None, kw_only=True)  # type: ignore[misc]
-    sizes: Sizes = field(default=None, kw_only=True)  # type: ignore[misc]
-
-    def _make_layout(self) -> View | None:
-        sizes = frozen_sizes(self.sizes)
-        if self.view is not None and self.view != BATCH:
-            return View(self.view, sizes)
-        if sizes is not None:
-            raise OptionError(f"sizes={dict(sizes)} without a pattern in view=. Give view= too.")
-        return None
-
-
-@dataclass(frozen=True, repr=False)
-class VectorConstraint(Constraint):
-    """A set of vectors: the last axis of y, or the axes that ``dim`` says.
-
-    Args:
-        dim: the axis of the vectors, a tuple of axes that together are one vector (``(1, 2, 3)``:
-            the filters of a convolution), or None: the whole tensor is one vector.
-    """
-
-    event_dim: ClassVar[int] = 1
-    dim: Dim = field(default=-1, kw_only=True)  # type: ignore[misc]
-
-    def _make_layout(self) -> Axes | None:
-        return None if self.dim == -1 else Axes(self.dim)

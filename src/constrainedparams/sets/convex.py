@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..numerics import sequences
 from ..numerics.elementary import precise
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Convex"]
 

@@ -11,7 +11,8 @@ from ..numerics import correlation as c
 from ..numerics.elementary import precise
 from ..numerics.vectors import length, unit
 from .constants import Constant, broadcasts
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["CorrelationCholesky"]
 
@@ -114,7 +115,7 @@ class CorrelationCholesky(MatrixConstraint):
         return c.uniform_factor(shape, like, generator, self._free(like.new_empty(shape[-2:])))
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
-        free = int(self._free(torch.empty(shape)).sum())
+        free = int(self._free(torch.empty(shape, device="cpu")).sum())
         return (2 if is_complex else 1) * free
 
     def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..numerics.linear import diagonal_matrix
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
 from .linear import Linear
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Diagonal"]
 

@@ -10,7 +10,8 @@ from ..errors import OptionError
 from ..numerics.elementary import above_zero, precise
 from ..numerics.scaling import scaled_to_sums
 from .constants import Constant, as_tensor
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["DoublyStochastic"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..errors import OptionError, ShapeError
 from ..numerics import semidefinite as s
 from ..numerics.definite import gram
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .views import View
 
 __all__ = ["Factored"]

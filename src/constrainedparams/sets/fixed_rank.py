@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import precise
 from ..numerics.ranked import core, core_inverse, range_basis
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .ranked import check_rank, rank_fits
 
 __all__ = ["FixedRank"]

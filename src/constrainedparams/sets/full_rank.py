@@ -9,7 +9,8 @@ from torch import Tensor
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import precise, with_value
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["FullRank"]
 

@@ -11,7 +11,8 @@ from ..errors import ConstraintViolation, OptionError
 from ..numerics import definite as d
 from ..numerics import stability as s
 from ..numerics.elementary import precise, with_value
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["Hurwitz"]
 

@@ -10,7 +10,8 @@ from ..errors import OptionError
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import determinant_sign, oriented, precise, with_value
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Invertible"]
 

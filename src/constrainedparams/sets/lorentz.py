@@ -9,7 +9,8 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import hyperbolic as h
 from ..numerics.elementary import precise
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Lorentz"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..numerics.elementary import precise
 from ..numerics.orthogonal import first_columns
 from ..numerics.ranked import range_basis
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .ranked import check_rank, rank_fits
 
 __all__ = ["LowRank"]

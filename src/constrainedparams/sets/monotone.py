@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..numerics import sequences
 from ..numerics.elementary import above_zero, inverse_softplus, precise, softplus
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Monotone"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..numerics.elementary import precise
 from ..numerics.vectors import nearest_in_simplex, sine_of_length
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .radius import check_radius
 from .views import View
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import oriented
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Orthonormal"]
 

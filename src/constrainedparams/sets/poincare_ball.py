@@ -10,7 +10,8 @@ from ..errors import OptionError
 from ..numerics import hyperbolic as h
 from ..numerics.elementary import precise, with_value
 from ..numerics.vectors import length
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["PoincareBall"]
 

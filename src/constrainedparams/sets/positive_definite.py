@@ -12,7 +12,8 @@ from ..numerics import definite as d
 from ..numerics.contraction import contraction
 from ..numerics.elementary import precise
 from ..numerics.hermitian_exponential import definite_exponential, definite_logarithm
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["PositiveDefinite"]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..numerics import stochastic as s
 from ..numerics.elementary import above_zero, inverse_softplus, precise, softplus
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["RateMatrix"]
 

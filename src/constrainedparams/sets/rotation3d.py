@@ -10,7 +10,8 @@ from ..errors import OptionError, ShapeError
 from ..numerics import orthogonal as maps
 from ..numerics import rotations
 from ..numerics.elementary import oriented
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .views import View
 
 __all__ = ["Rotation3D"]

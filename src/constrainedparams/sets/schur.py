@@ -10,7 +10,8 @@ from torch import Tensor
 from ..errors import ConstraintViolation, OptionError
 from ..numerics import stability as s
 from ..numerics.elementary import precise, with_value
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["Schur"]
 

@@ -10,7 +10,8 @@ from ..errors import OptionError
 from ..numerics import sequences, vectors
 from ..numerics.elementary import above_zero, precise
 from .constants import Constant, broadcasts
-from .contract import Shape, VectorConstraint
+from .contract import Shape
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Simplex"]
 
@@ -207,5 +208,5 @@ class Simplex(VectorConstraint):
     def _whole_dimension(self, shape: Shape, is_complex: bool) -> int:
         if self.mask is None:
             return super()._whole_dimension(shape, is_complex)
-        free = self._free(torch.empty(shape)).expand(shape)
+        free = self._free(torch.empty(shape, device="cpu")).expand(shape)
         return int(free.sum()) - free[..., 0].numel()

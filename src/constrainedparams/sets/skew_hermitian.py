@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
 from .linear import Linear
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["SkewHermitian"]
 

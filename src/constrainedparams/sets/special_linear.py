@@ -9,7 +9,8 @@ from torch import Tensor
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import oriented, precise
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["SpecialLinear"]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..numerics.contraction import contraction, expansion
 from ..numerics.elementary import precise
 from ..numerics.orthogonal import haar
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .radius import check_radius
 
 __all__ = ["SpectralBall"]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..numerics.elementary import precise
 from ..numerics.spectral_norm import spectral_norm
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 from .radius import check_radius
 
 __all__ = ["SpectralSphere"]

@@ -11,8 +11,9 @@ from ..numerics import vectors
 from ..numerics.elementary import precise
 from ..numerics.linear import a_direction, affine_rows, onto_null_space
 from .constants import Constant
-from .contract import Shape, VectorConstraint
+from .contract import Shape
 from .radius import check_radius
+from .vector_constraint import VectorConstraint
 
 __all__ = ["Sphere"]
 
@@ -81,7 +82,7 @@ class Sphere(VectorConstraint):
             )
         value = self.orthogonal_to.value
         wide = value.to(torch.promote_types(value.dtype, torch.float64))
-        rows = affine_rows(wide, torch.zeros((), dtype=torch.float64))
+        rows = affine_rows(wide, wide.new_zeros(()))
         assert rows is not None  # 0 solves it
         if rows[0].shape[0] == rows[0].shape[1]:
             raise OptionError(

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..numerics import orthogonal as maps
 from ..numerics import symplectic as s
 from ..numerics.elementary import precise
-from .contract import MatrixConstraint, Shape
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint
 
 __all__ = ["Symplectic"]
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..numerics.linear import traceless
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
 from .linear import Linear
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["Traceless"]
 

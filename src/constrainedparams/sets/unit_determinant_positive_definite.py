@@ -10,7 +10,8 @@ from ..numerics import definite as d
 from ..numerics.contraction import contraction
 from ..numerics.elementary import precise
 from ..numerics.vectors import length
-from .contract import MatrixConstraint, Shape, not_square
+from .contract import Shape
+from .matrix_constraint import MatrixConstraint, not_square
 
 __all__ = ["UnitDeterminantPositiveDefinite"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .contract import MatrixConstraint
+from .matrix_constraint import MatrixConstraint
 from .triangular import Triangular
 
 __all__ = ["UpperTriangular"]

@@ -67,6 +67,7 @@ def test_the_nearest_frame():
         ("corr_matrix", cp.Correlation()),
         ("softplus_positive", cp.Positive()),
         ("softplus_lower_cholesky", cp.CholeskyFactor()),
+        ("unit_lower_cholesky", cp.LowerTriangular(diagonal=1.0)),
         ("corr_cholesky", cp.CorrelationCholesky()),
     ],
 )

@@ -1,7 +1,10 @@
 """What every way of calling promises: batches, transforms, compilers, dtypes, values."""
 
+import contextlib
 import copy
+import dataclasses
 import pickle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from .checking import (
     State,
     close,
     expect,
+    generator,
     raises,
     random_x,
     real,
@@ -110,6 +114,37 @@ def ignores_autocast(case: Case) -> None:
         expect(torch.equal(y, case.constraint(x, **state)), "autocast changed the value of f")
 
 
+def ignores_the_default_device(case: Case) -> None:
+    """torch.set_default_device changes nothing: all is made where x or y is."""
+    c = case.constraint
+    y = sample(case, torch.float32)
+    x, state = split(c.right_inverse(y))
+    weight = random_x(c(x, **state), seed=1)
+
+    def all_of(c: Any) -> list[Tensor]:
+        raw = x.clone().requires_grad_()
+        value = c(raw, **state)
+        (slope,) = torch.autograd.grad(value, raw, weight)
+        c.dimension(case.shape)
+        found, kept = split(c.right_inverse(y))
+        moved, after = c.retract(x, **state)
+        drawn = c.sample(case.shape, device=y.device, generator=generator())
+        made = [*kept.values(), moved, *after.values(), drawn]
+        made += [c.residual(y), c.contains(y), c.project(weight)]
+        with contextlib.suppress(errors.ConstraintError):  # of a set that has none
+            made.append(c.log_abs_det_jacobian(x, **state))
+        with contextlib.suppress(errors.ConstraintError):
+            made.extend(c.factors(x, **state).values())
+        return [value, slope, found, *made]
+
+    expected = all_of(c)
+    with torch.device("meta"):
+        got = all_of(dataclasses.replace(c))
+    for a, b in zip(got, expected, strict=True):
+        expect(a.device == b.device, f"a tensor was made on the default device, {a.device}")
+        expect(torch.equal(a.detach(), b.detach()), "the default device changed a value")
+
+
 def refuses_wrong_shapes_and_dtypes(case: Case) -> None:
     """ShapeError for the row's bad shapes, DtypeError for integers; foreign state is refused."""
     c = case.constraint
@@ -158,6 +193,7 @@ PROMISES = (
     compiled_equals_eager,
     leaves_its_inputs_alone,
     ignores_autocast,
+    ignores_the_default_device,
     refuses_wrong_shapes_and_dtypes,
     rounds_half_precision,
     is_a_value,

@@ -31,19 +31,21 @@ def _interval(constraint: Interval, shape: tuple[int, ...], middle: object, **mo
         "above": lambda y: (b + 1e-4).to(y.dtype).expand(y.shape).clone(),
     }
     near = {"near a bound": lambda y: (a + 1e-3 * (b - a)).to(y.dtype).expand(y.shape).clone()}
+    inside = {"left": ["lower bound"], "right": ["upper bound"], True: list(bounds), False: []}
+    members = {name: bounds.pop(name) for name in inside[constraint.closed]}
     return Case(
         constraint,
         shape,
         decay_target=lambda like: torch.as_tensor(middle).to(like.dtype).expand(like.shape),
-        near_misses=beyond if constraint.closed else {**beyond, **bounds},
-        awkward={**near, **bounds} if constraint.closed else near,
+        near_misses={**beyond, **bounds},
+        awkward={**near, **members},
         coordinates=None if constraint.closed else lambda y: y.flatten(),
         **more,  # type: ignore[arg-type]
     )
 
 
 def _half_line(constraint: HalfLine, shape: tuple[int, ...], **more: object) -> Case:
-    bound, sign = as_tensor(constraint._bound), constraint._sign
+    bound, sign, closed = as_tensor(constraint._bound), constraint._sign, constraint.closed
 
     def at(offset: float) -> Callable[[Tensor], Tensor]:
         """Numbers that far inside the bound."""
@@ -52,10 +54,18 @@ def _half_line(constraint: HalfLine, shape: tuple[int, ...], **more: object) -> 
     return Case(
         constraint,
         shape,
-        decay_target=at(math.log(2.0)),
-        near_misses={"the bound": at(0.0), "just outside": at(-1e-6), "one entry off": at(-1.0)},
-        awkward={"near the bound": at(0.05), "far": at(1e4)},
-        coordinates=lambda y: y.flatten(),
+        decay_target=at(0.0 if closed else math.log(2.0)),
+        near_misses={
+            "just outside": at(-1e-6),
+            "one entry off": at(-1.0),
+            **({} if closed else {"the bound": at(0.0)}),
+        },
+        awkward={
+            "near the bound": at(0.05),
+            "far": at(1e4),
+            **({"the bound": at(0.0)} if closed else {}),
+        },
+        coordinates=None if closed else lambda y: y.flatten(),
         **more,  # type: ignore[arg-type]
     )
 
@@ -67,6 +77,13 @@ ROWS: tuple[Case, ...] = (
     _interval(Interval(-2.0, 2.0), (2, 2), 0.0),
     _interval(Interval(torch.tensor([0.0, -1.0]), 3.0), (2, 2), [1.5, 1.0], bad_shapes=((3,), ())),
     _interval(Interval(-1.0, 2.0, closed=True), (3,), 0.5),
+    _interval(Interval(0.0, 1.0, closed="left"), (3,), 0.0, dtypes=_HALVES),
+    _interval(
+        Interval(torch.tensor([0.1, -3.0]), 2.0, closed="right"),
+        (2, 2),
+        [2.0, 2.0],
+        bad_shapes=((3,), ()),
+    ),
     Case(
         NonNegative(),
         (3,),
@@ -95,8 +112,10 @@ ROWS: tuple[Case, ...] = (
     ),
     _half_line(GreaterThan(0.0), (3,), dtypes=_HALVES),
     _half_line(GreaterThan(torch.tensor([0.1, -3.0])), (2, 2), bad_shapes=((3,), ())),
+    _half_line(GreaterThan(0.3, closed=True), (3,), dtypes=_HALVES),
     _half_line(LessThan(0.3), (3,), dtypes=_HALVES),
     _half_line(LessThan(torch.tensor([[1.0], [-1.0]])), (2, 2), bad_shapes=((3,), ())),
+    _half_line(LessThan(torch.tensor([[1.0], [-1.1]]), closed=True), (2, 2), bad_shapes=((3,), ())),
     Case(
         Angle(),
         (3,),
