@@ -27,18 +27,14 @@ def pytest_configure(config):
     # Dynamo asks every input for its .grad, and hides this from users by other means than a filter
     ignored = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
     config.addinivalue_line("filterwarnings", ignored)
+    # Inductor's advice where a GPU has TF32: the tests compare in full precision
+    config.addinivalue_line("filterwarnings", "ignore:TensorFloat32 tensor cores:UserWarning")
     config.addinivalue_line("markers", "distributed: starts processes that talk over loopback")
 
 
 def place_everything_on(device):
     """Tests are written for one device; oracles in NumPy and SciPy get a copy from there."""
     torch.set_default_device(device)
-
-    class Generator(torch.Generator):
-        def __new__(cls, device=device):
-            return super().__new__(cls, device)
-
-    torch.Generator = Generator
     there = torch.Tensor.numpy
     torch.Tensor.numpy = lambda t, **options: there(t.cpu(), **options)
     torch.Tensor.__array__ = lambda t, dtype=None, copy=None: (

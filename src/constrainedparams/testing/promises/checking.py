@@ -70,7 +70,7 @@ def split(found: Tensor | tuple[Tensor, State]) -> tuple[Tensor, State]:
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
 
 
 def sample(case: Case, dtype: torch.dtype, lead: tuple[int, ...] = (), seed: int = 0) -> Tensor:

@@ -23,20 +23,20 @@ __all__ = ["ROWS"]
 def _interval(constraint: Interval, shape: tuple[int, ...], middle: object, **more: object) -> Case:
     a, b = as_tensor(constraint.lower), as_tensor(constraint.upper)
     bounds = {
-        "lower bound": lambda y: a.to(y.dtype).expand(y.shape).clone(),
-        "upper bound": lambda y: b.to(y.dtype).expand(y.shape).clone(),
+        "lower bound": lambda y: a.to(y).expand(y.shape).clone(),
+        "upper bound": lambda y: b.to(y).expand(y.shape).clone(),
     }
     beyond = {
-        "below": lambda y: (a - 1e-4).to(y.dtype).expand(y.shape).clone(),
-        "above": lambda y: (b + 1e-4).to(y.dtype).expand(y.shape).clone(),
+        "below": lambda y: (a - 1e-4).to(y).expand(y.shape).clone(),
+        "above": lambda y: (b + 1e-4).to(y).expand(y.shape).clone(),
     }
-    near = {"near a bound": lambda y: (a + 1e-3 * (b - a)).to(y.dtype).expand(y.shape).clone()}
+    near = {"near a bound": lambda y: (a + 1e-3 * (b - a)).to(y).expand(y.shape).clone()}
     inside = {"left": ["lower bound"], "right": ["upper bound"], True: list(bounds), False: []}
     members = {name: bounds.pop(name) for name in inside[constraint.closed]}
     return Case(
         constraint,
         shape,
-        decay_target=lambda like: torch.as_tensor(middle).to(like.dtype).expand(like.shape),
+        decay_target=lambda like: torch.as_tensor(middle).to(like).expand(like.shape),
         near_misses={**beyond, **bounds},
         awkward={**near, **members},
         coordinates=None if constraint.closed else lambda y: y.flatten(),
@@ -49,7 +49,7 @@ def _half_line(constraint: HalfLine, shape: tuple[int, ...], **more: object) -> 
 
     def at(offset: float) -> Callable[[Tensor], Tensor]:
         """Numbers that far inside the bound."""
-        return lambda y: (bound + sign * offset).to(y.dtype).expand(y.shape).clone()
+        return lambda y: (bound + sign * offset).to(y).expand(y.shape).clone()
 
     return Case(
         constraint,
