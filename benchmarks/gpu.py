@@ -6,6 +6,7 @@ under the name of the GPU. Without one, --device cpu shows that the program work
 
 import argparse
 import json
+import random
 import statistics
 import time
 import warnings
@@ -27,34 +28,45 @@ from . import batches, networks, training
 from .cases import CASES, QUICK, Case, product, there_and_back
 from .engine import machine
 from .page import publish, table
-from .pairs import Step
+from .pairs import Step, Times, ratio
 from .peers import PEERS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SLOW = 1e3  # ms from which a step is timed once
 TINY = 1e-30  # a set of numbers may have no rounding
 KEPT = DOCS / "bench-gpu.json"
 LARGER = tuple(Case(Orthogonal(name), (n, n)) for name in ("exp", "cayley") for n in (1024, 2048))  # type: ignore[arg-type]
 
 
-def timed(step: Step, device: str, seconds: float = 0.5) -> float:
-    """Median milliseconds of a step, by events of the device where it has them."""
-
-    def once() -> float:
-        if device == "cpu":
-            start = time.perf_counter()
-            step()
-            return 1e3 * (time.perf_counter() - start)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+def once(step: Step, device: str) -> float:
+    """Milliseconds of a step, by events of the device where it has them."""
+    if device == "cpu":
+        begin = time.perf_counter()
         step()
-        end.record()
-        torch.cuda.synchronize()
-        return float(begin.elapsed_time(end))
+        return 1e3 * (time.perf_counter() - begin)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    step()
+    last.record()
+    torch.cuda.synchronize()
+    return float(first.elapsed_time(last))
 
-    once()
-    first = once()
-    more = 0 if first > 1e3 else max(3, min(50, int(1e3 * seconds / first)))
-    return statistics.median([first, *(once() for _ in range(more))])
+
+def timed(steps: dict[str, Step], device: str, seconds: float) -> Times:
+    """Milliseconds of each step, once in each round, in an order drawn anew for each round."""
+    slow = {name for name, step in steps.items() if once(step, device) > SLOW}  # warms up, too
+    times: Times = {name: [once(step, device)] for name, step in steps.items()}
+    quick = sum(v[0] for name, v in times.items() if name not in slow)
+    order = [name for name in steps if name not in slow]
+    for _ in range(min(60, max(3, int(1e3 * seconds / max(quick, 0.01))))):
+        random.shuffle(order)
+        for name in order:
+            times[name].append(once(steps[name], device))
+    return times
+
+
+def median(times: Times, name: str) -> float:
+    return statistics.median(times[name])
 
 
 # times ------------------------------------------------------------------------------------------
@@ -65,46 +77,54 @@ def kernels(cases: tuple[Case, ...], device: str, seconds: float) -> list[dict[s
     rows = []
     for case in tqdm(cases, desc="maps", leave=False):
         with torch.device(device):
-            one, step = product(case.shape, 20), there_and_back(case)
-            peers = {
-                name: make(*case.shape[-2:]) for name, make in PEERS.get(case.peers, {}).items()
-            }
-            unit = timed(one, device, seconds) / 20
-            row = {"case": str(case), "milliseconds": timed(step, device, seconds), "unit": unit}
-            row["peers"] = {name: timed(peer, device, seconds) for name, peer in peers.items()}
-        rows.append(row)
+            steps = {"product": product(case.shape, 20), "ours": there_and_back(case)}
+            for name, make in PEERS.get(case.peers, {}).items():
+                steps[name] = make(*case.shape[-2:])
+            times = timed(steps, device, seconds)
+        unit = median(times, "product") / 20
+        rows.append({
+            "case": str(case),
+            "milliseconds": median(times, "ours"),
+            "products": {name: median(times, name) / unit for name in steps if name != "product"},
+        })  # fmt: skip
     return rows
 
 
-def steps(rows: list[networks.Row], device: str, seconds: float) -> list[dict[str, Any]]:
-    """The table of training steps of the engine: milliseconds of each column."""
+def training_steps(rows: list[networks.Row], device: str, seconds: float) -> list[dict[str, Any]]:
+    """The table of training steps of the engine: each column over the step without constraint."""
     found = []
     for row in tqdm(rows, desc="training steps", leave=False):
-        task = networks.Task(row, device)
-        entry: dict[str, Any] = {**asdict(row), "columns": {}}
-        plain = networks.unconstrained(task, "exp").step
-        entry["unconstrained"] = timed(plain, device, seconds)
-        entry["control"] = timed(plain, device, seconds)
+        task, plain = networks.Task(row, device), training.PLAIN
+        steps: dict[str, Step] = {
+            name: networks.unconstrained(task, "exp").step for name in (plain, training.CONTROL)
+        }
         for kind in networks.MAPS:
-            entry["columns"][kind] = {
-                name: timed(networks.COLUMNS[name](task, kind).step, device, seconds)
-                for name in ("no cache", *training.columns_of(row))
-            }
-        found.append(entry)
+            for name in ("no cache", *training.columns_of(row)):
+                steps[f"{name} {kind}"] = networks.COLUMNS[name](task, kind).step
+        times = timed(steps, device, seconds)
+        found.append({
+            **asdict(row),
+            "milliseconds": median(times, plain),
+            "over": {name: ratio(times, name, plain) for name in steps if name != plain},
+        })  # fmt: skip
     return found
 
 
-def batched(device: str, count: int, seconds: float) -> dict[str, dict[str, float]]:
+def batched(device: str, count: int, seconds: float) -> dict[str, dict[str, Any]]:
     """Microseconds per layer and step of many layers of 8 x 8."""
     columns = ("unconstrained", "by hand", "one by one", "batched")
     found = {}
     for kind in networks.MAPS:
         with torch.device(device):
-            models = {how: batches.Layers(batches.SIZE, count, how, kind) for how in columns}
-            found[kind] = {
-                how: 1e3 * timed(batches.step_of(model), device, seconds) / count
-                for how, model in models.items()
+            steps = {
+                how: batches.step_of(batches.Layers(batches.SIZE, count, how, kind))
+                for how in columns
             }
+            times = timed(steps, device, seconds)
+        found[kind] = {
+            "microseconds": {how: 1e3 * median(times, how) / count for how in columns},
+            "faster": ratio(times, "one by one", "batched"),
+        }
     return found
 
 
@@ -217,33 +237,40 @@ def sets(rows: list[Row], device: str) -> dict[str, dict[str, Any]]:
 # the page ---------------------------------------------------------------------------------------
 
 
+def _shown(estimate: dict[str, Any] | None, digits: int = 3) -> str:
+    if estimate is None:
+        return ""
+    between = (
+        "" if estimate["low"] is None
+        else f" ({estimate['low']:.{digits}f} to {estimate['high']:.{digits}f})"
+    )  # fmt: skip
+    return f"{estimate['median']:.{digits}f}{between}"
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """Markdown of a run."""
     maps = [
         [
             f"`{row['case'].rsplit(', ', 1)[0]}`, {row['case'].rsplit(', ', 1)[1]}",
             f"{row['milliseconds']:.2f}",
-            f"{row['milliseconds'] / row['unit']:.0f}",
-            ", ".join(f"{name}: {ms / row['unit']:.0f}" for name, ms in row["peers"].items()),
+            f"{row['products']['ours']:.0f}",
+            ", ".join(f"{name}: {n:.0f}" for name, n in row["products"].items() if name != "ours"),
         ]
         for row in found["kernels"]
     ]
-    training_steps = [
+    trained = [
         [
             f"{row['hidden']}, {row['length']}, {row['batch']}, {row['micro_batches']}",
             kind,
-            *(
-                f"{columns[name] / row['unconstrained']:.3f}" if name in columns else ""
-                for name in networks.COLUMNS
-            ),
-            f"{row['control'] / row['unconstrained']:.3f}",
-            f"{row['unconstrained']:.1f}",
+            *(_shown(row["over"].get(f"{name} {kind}")) for name in networks.COLUMNS),
+            _shown(row["over"][training.CONTROL]),
+            f"{row['milliseconds']:.1f}",
         ]
         for row in found["steps"]
-        for kind, columns in row["columns"].items()
+        for kind in networks.MAPS
     ]
     many = [
-        [kind, *(f"{us:.1f}" for us in row.values()), f"{row['one by one'] / row['batched']:.1f}"]
+        [kind, *(f"{us:.1f}" for us in row["microseconds"].values()), _shown(row["faster"], 1)]
         for kind, row in found["batched"].items()
     ]
     asked = found["sets"]
@@ -254,15 +281,19 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [
         f"### {found['device']}\n",
         f"Command: `{found['command']}`, with torch {found['machine']['torch']}. Single precision,",
-        "no TF32; medians, by events of the device.\n",
-        table(["f, shape", "ms there and back", "products of this size", "others"], maps),
+        "no TF32; medians, by events of the device, in rounds of random order. A value of each map",
+        "and its gradient, in ms and over a product of the same size; where a product takes less",
+        "than its launch, so does every operation: there the number of launches is compared.\n",
+        table(["f, shape", "ms", "products of this size", "others"], maps),
         "A training step of a recurrent network over the same step without a constraint:\n",
         table(
             ["hidden, steps, batch, micro-batches", "map", *networks.COLUMNS, "control A/A",
-             "unconstrained, ms"], training_steps,
+             "unconstrained, ms"], trained,
         ),
         f"{found['layers']} layers of 8 x 8, µs per layer and step:\n",
-        table(["map", *next(iter(found["batched"].values())), "times faster"], many),
+        table(
+            ["map", *next(iter(found["batched"].values()))["microseconds"], "times faster"], many
+        ),
         "How often the host waits for the device in one value, and in one gradient, and whether",
         "both can be captured in a CUDA graph whose replays follow x:\n",
         "| waits, value | waits, gradient | CUDA graph | sets |\n|---|---|---|---|",
@@ -287,8 +318,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
         "kernels": lambda: kernels(QUICK if chosen.quick else CASES + LARGER, device, seconds),
         "layers": lambda: layers,
         "batched": lambda: batched(device, layers, seconds),
-        "steps": lambda: steps(
-            training.QUICK if chosen.quick else training.ROWS, device, 2 * seconds
+        "steps": lambda: training_steps(
+            training.QUICK if chosen.quick else training.ROWS, device, 20 * seconds
         ),
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
