@@ -7,7 +7,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find src -not -name '*.pyc' 
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: docs demo test test-all test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels bench-accuracy bench-gpu pictures clean
+.PHONY: docs demo test test-all test-gpu test-ecosystem events test-floor test-latest fuzz lint format mutants bench-engine bench-kernels bench-accuracy bench-gpu pictures clean
 .DELETE_ON_ERROR:
 
 # Trains four networks on handwritten digits, prints a table, draws the curves.
@@ -22,6 +22,11 @@ test: $(VENV)/.dev
 # The same with the tests marked slow: Inductor for every set, ONNX.
 test-all: $(VENV)/.all
 	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) -m "" $(ARGS) .
+
+# What does not name the CPU, on a GPU.
+test-gpu: $(VENV)/.dev
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -P -m pytest -c ../pyproject.toml --rootdir .. -q -n $(WORKERS) \
+	  --device cuda $(ARGS) conformance engine events modules
 
 # Other people's optimisers, averages, trainers and kernels, in an environment of its own (2 GB).
 test-ecosystem: $(VENV)-ecosystem/.installed

@@ -32,6 +32,24 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "distributed: starts processes that talk over loopback")
 
 
+# Not run with --device: what each is about, and parts of names.
+OF_THE_CPU = {
+    "the default device belongs to a thread": ("test_threads.py",),
+    "memory that NumPy, ctypes or another process writes to, or that is measured on the CPU": (
+        *("numpy", "raw pointer", "Hogwild", "share_memory", "verified_stays_verified"),
+        *("test_verified_runs_f_once_per_change", "test_memory_sizes.py", "lets_go_of_y_in_the_flat"),
+    ),
+    "names the CPU": (
+        *("to('cpu')", "to_empty", "flat_list_follows", "packed_sequences", "[meta]"),
+        *("test_registration[device]", "shape_attributes"),
+    ),
+    "torch has no such kernel there, or not below a default device": (
+        *("Adagrad(fused)", "Adagrad_fused", "test_attention.py"),
+    ),
+    "processes": ("distributed", "spawn"),
+}  # fmt: skip
+
+
 def place_everything_on(device):
     """Tests are written for one device; oracles in NumPy and SciPy get a copy from there."""
     torch.set_default_device(device)
@@ -42,8 +60,13 @@ def place_everything_on(device):
     )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Workers must collect the same names: an address in one differs between them."""
+    if config.getoption("--device"):
+        left = [part for parts in OF_THE_CPU.values() for part in parts]
+        kept = [item for item in items if not any(part in item.nodeid for part in left)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"give this test an id without an address: {item.nodeid}")

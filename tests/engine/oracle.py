@@ -111,7 +111,12 @@ def counted_linear(f=tanh_exp, n=4, **options):
 def change(x, seed=7):
     """Write into x in the most ordinary way."""
     with torch.no_grad():
-        x.add_(0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
+        x.add_(
+            0.1
+            * torch.randn(
+                x.shape, generator=torch.Generator(torch.get_default_device()).manual_seed(seed)
+            )
+        )
 
 
 # Comparisons ---------------------------------------------------------------------------------

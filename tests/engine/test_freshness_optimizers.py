@@ -239,7 +239,7 @@ def test_the_default_implementation_stays_foreach(monkeypatch):
     assert isinstance(x, nn.Parameter)
     for kind in ("foreach", "fused"):
         name = f"_get_{kind}_kernels_supported_devices"
-        monkeypatch.setattr(sys.modules["torch.optim.optimizer"], name, lambda: ["cpu"])
+        monkeypatch.setattr(sys.modules["torch.optim.optimizer"], name, lambda: [x.device.type])
     for use_fused in (False, True):
         want = _default_to_fused_or_foreach([plain], False, use_fused)
         assert want != (False, False)

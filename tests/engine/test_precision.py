@@ -97,7 +97,7 @@ def test_autocast_does_not_reach_f(half, first, f):
     inputs = torch.rand(2, 8, dtype=torch.float32)
     if first == "outside":
         layer(inputs)
-    with torch.autocast("cpu", dtype=half):
+    with torch.autocast(torch.get_default_device().type, dtype=half):
         y = layer.weight
         out = layer(inputs)
     assert out.dtype == half and y.dtype == torch.float32
@@ -117,7 +117,7 @@ def test_gradient_under_autocast(f):
     x = layer._weight_unconstrained.detach().clone().requires_grad_()
     for read in (lambda: layer.weight, lambda: f(x)):
         y = read()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16):
             out = nn.functional.linear(inputs, y)
         out.float().square().sum().backward()
     equal(layer._weight_unconstrained.grad, x.grad, rtol=1e-6, atol=1e-7)
@@ -130,7 +130,7 @@ def test_backward_inside_autocast(f):
     x = layer._weight_unconstrained
     exact = x.detach().clone().requires_grad_()
     y = layer.weight.sin().sum()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16):
         y.backward()
     f(exact).sin().sum().backward()
     equal(x.grad, exact.grad, rtol=1e-5, atol=1e-6)

@@ -19,7 +19,7 @@ HALF = [torch.bfloat16, torch.float16]
 
 
 def model_of(case, dtype):
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     start = case.constraint.sample(case.shape, dtype=dtype, generator=generator)
     return cp.Parametrized(start, case.constraint)
 
@@ -60,7 +60,7 @@ def test_a_float32_weight_under_autocast(dtype, case):
     """Read, trained and read again inside: bit for bit what it is outside, and below 1e-6 n."""
     model, twin = model_of(case, torch.float32), model_of(case, torch.float32)
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (model, twin)]
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(torch.get_default_device().type, dtype):
         loss_of(model.y).backward()
         optimisers[0].step()
         y = model.y.detach()
@@ -83,12 +83,12 @@ def test_orthogonality_of_a_large_weight_under_autocast(map_, dtype, n):
     optimiser = torch.optim.SGD(layer.parameters(), lr=0.5)
     for _ in range(3):
         optimiser.zero_grad()
-        with torch.autocast("cpu", dtype):
+        with torch.autocast(torch.get_default_device().type, dtype):
             out = layer(torch.randn(8, n, dtype=torch.float32))
         assert out.dtype is dtype
         out.float().square().mean().backward()
         optimiser.step()
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(torch.get_default_device().type, dtype):
         y = layer.weight.detach().double()
     defect = torch.linalg.matrix_norm(y.mT @ y - torch.eye(n)).item()
     assert defect < 1e-6 * n

@@ -35,7 +35,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=100)
 
     def backward(self, z, factor=1.0):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(torch.get_default_device().type, torch.bfloat16):
             out = self.net(z)
         self.scaler.scale(factor * out.float().square().sum()).backward()
 
@@ -51,7 +51,12 @@ def net(request):
 
 
 def batch(seed):
-    return torch.randn(3, 4, dtype=torch.float32, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        3,
+        4,
+        dtype=torch.float32,
+        generator=torch.Generator(torch.get_default_device()).manual_seed(seed),
+    )
 
 
 def evaluations(net):

@@ -155,7 +155,7 @@ KINDS = {
 def train(layer, seed, steps=6):
     """Micro-batches, deferral, a read without grad, a step."""
     torch.set_default_dtype(torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9, fused=seed % 2 == 0)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -148,6 +148,6 @@ def clip(layer):
 
 @EVENTS.row("autocast forward+backward (grad only)", changes=False, evaluations=0)
 def autocast(layer):
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16):
         layer(torch.rand(2, 4)).sum().backward()
     layer.zero_grad()

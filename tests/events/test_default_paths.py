@@ -22,7 +22,7 @@ def test_the_default_stays_foreach(name, monkeypatch):
 
     # each optimiser looks the rule up in its own module, the rule its devices in torch.optim.optimizer
     home = sys.modules["torch.optim.optimizer"]
-    monkeypatch.setattr(home, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
+    monkeypatch.setattr(home, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"])
     implementation = getattr(torch.optim, "Adam" if name == "AdamW" else name).__module__
     monkeypatch.setattr(sys.modules[implementation], "_default_to_fused_or_foreach", rule)
     layer, plain = make(), nn.Parameter(torch.rand(4, 4))

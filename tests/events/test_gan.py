@@ -69,7 +69,13 @@ def play(generator, critic, g_weight, d_weight, row, seen):
     """Alternating steps; ``seen(who)`` is called after each."""
     make_g, make_d, clip = ROWS[row]
     of_g, of_d = make_g([generator]), make_d([critic])
-    batches = torch.rand(STEPS, CRITIC + 1, 2, 4, generator=torch.Generator().manual_seed(3))
+    batches = torch.rand(
+        STEPS,
+        CRITIC + 1,
+        2,
+        4,
+        generator=torch.Generator(torch.get_default_device()).manual_seed(3),
+    )
     for batch in batches:
         for noise in batch[:-1]:
             of_d.zero_grad()
