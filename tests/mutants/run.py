@@ -227,7 +227,7 @@ MUTANTS = [
     Mutant("batch-of-two-kinds", "attach/batch.py", "x.dtype != dtype or", "", BATCH),
     Mutant("batch-spoilt-by-one", "attach/batch.py", "except Exception:", "except ImportError:", BATCH),
     Mutant("copies-in-no-batch", "attach/classes.py", "slot.batch.join(slot, self)", "pass", BATCH),
-    Mutant("zeros-for-the-unused", "attach/stacked.py", "part if wanted else None for", "part for", BATCH),
+    Mutant("zeros-for-the-unused", "attach/stacked.py", "None if g is None else v for", "v for", BATCH),
     Mutant("zeros-at-higher-orders", "attach/stacked.py", "v if part in live else None", "v", BATCH),
     Mutant("late-backward-of-a-batch", "attach/stacked.py", "version != before and", "False and", BATCH),
     Mutant("sums-passed-by", "attach/stacked.py", "if folds and not", "if False and not", BATCH),

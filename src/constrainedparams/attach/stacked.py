@@ -1,13 +1,12 @@
 """The graph of many slots at once: f was evaluated on all their x in one tensor."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core import private
-from ..core.pullback import Gradients, Graph
+from ..core.pullback import Gradients, Graph, Tensors
 from ..errors import PendingGradients
 from ..numerics.precision import full_precision
 
@@ -25,7 +24,7 @@ class Stacked:
         self,
         x: Tensor,
         y: Tensor,
-        xs: tuple[Tensor, ...],
+        xs: Tensors,
         versions: list[int] | None,
         watchers: tuple[Any, ...],
     ):
@@ -68,12 +67,13 @@ class Stacked:
         stack = torch.stack([zero if g is None else g for g in grads])
         with full_precision(given.device):
             (whole,) = private.gradients((self.edge,), (self.stack,), (stack,), create_graph)
-        return _apart(whole, [g is not None for g in grads])
+        parts = (None,) * len(grads) if whole is None else whole.unbind()
+        return tuple([None if g is None else v for g, v in zip(grads, parts, strict=True)])
 
     def derivative(self, result: Gradients, grads: Gradients, own: list[Tensor]) -> "Parts":
         """As of a Graph, the parts still apart."""
         given = [i for i, g in enumerate(grads) if g is not None]
-        return Parts(result, range(len(result)), (self.stack, *own), given)
+        return Parts(result, list(range(len(result))), (self.stack, *own), given)
 
     def _refuse_changed(self, grads: Gradients) -> None:
         if self.versions is None:
@@ -93,22 +93,15 @@ class Stacked:
 class Parts:
     """A derivative of a stack, its parts as functions of X, a part for each, and of other leaves.
 
-    ``of_outputs`` and ``of_others`` number them by slot.
+    ``of_outputs`` and ``of_leaves`` number them by slot.
     """
 
-    __slots__ = ("count", "graph", "of_others", "of_outputs")
+    __slots__ = ("graph", "of_leaves", "of_outputs")
 
-    def __init__(
-        self,
-        result: Gradients,
-        of_result: Sequence[int],
-        leaves: tuple[Tensor, ...],
-        of_others: list[int],
-    ):
-        self.count = len(leaves[0])
-        pairs = zip(of_result, result, strict=True)
+    def __init__(self, result: Gradients, of_leaves: list[int], leaves: Tensors, own: list[int]):
+        pairs = zip(of_leaves, result, strict=True)
         self.of_outputs = [part for part, v in pairs if v is not None]
-        self.of_others = of_others
+        self.of_leaves = [*of_leaves, *own]
         self.graph = Graph(tuple([v for v in result if v is not None]), leaves)
 
     def pulled(self, grads: Gradients, _: Any) -> Gradients:
@@ -120,14 +113,15 @@ class Parts:
         pairs = zip(self.of_outputs, grads, strict=True)
         live = {part for part, g in pairs if g is not None}
         whole, *others = self.graph.vjp(grads, create_graph)
-        parts = _apart(whole, [part in live for part in range(self.count)])
-        rest = zip(others, self.of_others, strict=True)
-        return (*parts, *[v if part in live else None for v, part in rest])
+        count = len(self.of_leaves) - len(others)
+        parts = (None,) * count if whole is None else whole.unbind()
+        found = zip((*parts, *others), self.of_leaves, strict=True)
+        return tuple([v if part in live else None for v, part in found])
 
     def derivative(self, result: Gradients, grads: Gradients, own: list[Tensor]) -> "Parts":
+        """As of a Graph."""
         given = [p for p, g in zip(self.of_outputs, grads, strict=True) if g is not None]
-        of_result = [*range(self.count), *self.of_others]
-        return Parts(result, of_result, (*self.graph.leaves, *own), [*self.of_others, *given])
+        return Parts(result, self.of_leaves, (*self.graph.leaves, *own), given)
 
 
 def _reaches(accumulator: Any) -> bool:
@@ -138,17 +132,7 @@ def _reaches(accumulator: Any) -> bool:
         return False
 
 
-def _apart(whole: Tensor | None, asked: Sequence[bool]) -> Gradients:
-    """The parts of a gradient with respect to X that somebody asked for."""
-    if whole is None:
-        return (None,) * len(asked)
-    parts = whole.unbind()
-    if all(asked):
-        return parts
-    return tuple([part if wanted else None for part, wanted in zip(parts, asked, strict=True)])
-
-
-def copies(stack: Tensor) -> tuple[Tensor, ...]:
+def copies(stack: Tensor) -> Tensors:
     """The parts of ``stack`` in memory of their own, each with its own version counter.
 
     One memory for all: to make one for each takes three times as long.
