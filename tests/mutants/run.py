@@ -136,7 +136,7 @@ MUTANTS = [
            "record.graph is None", ENGINE),
     Mutant("random-value-not-kept", "core/slot.py", "record.graph is None or isinstance(known.function, Constraint)",
            "True", ENGINE),
-    Mutant("graph-kept-in-lists", "core/slot.py", "_let_go(home, held)", "pass", "tests/modules"),
+    Mutant("graph-kept-in-lists", "core/slot.py", "_let_go(module, held)", "pass", "tests/modules"),
     Mutant("sparse-gradients", "core/slot.py", "grad is not None and grad.is_sparse", "False",
            "tests/modules/test_corners.py"),
     Mutant("base-not-mended", "attach/classes.py", "mend(module, slot)\n", "pass\n",

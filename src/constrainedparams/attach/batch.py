@@ -2,7 +2,6 @@
 
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +26,6 @@ class Member(weakref.ref[Slot]):
     key: int
     name: str
     raw: str  # the name of x
-
-    def found(self) -> tuple[Slot, nn.Module] | None:
-        """The slot, and the module if it is still registered there."""
-        slot, module = self(), self.home()
-        if slot is None or module is None:
-            return None
-        return (slot, module) if module.__dict__.get(SLOTS, {}).get(self.name) is slot else None
 
 
 Stale = tuple[Member, Slot, Record, str]  # a member, its next record, why f has to run
@@ -61,7 +53,7 @@ class Batch:
         """Make ``slot`` a member, read through ``module``."""
         key, slot.batch = id(slot), self
         known = self.members.get(key)
-        if known is None or (found := known.found()) is None or found[0] is not slot:
+        if known is None or known() is not slot or not _holds(known.home(), known.name, slot):
             self.members[key] = member = Member(slot, self._gone)
             member.key, member.home = key, weakref.ref(module)
             member.name = slot.name_in(module)
@@ -69,8 +61,8 @@ class Batch:
             optimizers.follow(slot)
 
     def __len__(self) -> int:
-        found = [member.found() for member in list(self.members.values())]
-        return sum(1 for pair in found if pair is not None and pair[0].batch is self)
+        found = [(member(), member.home(), member.name) for member in list(self.members.values())]
+        return sum(1 for s, m, n in found if s and s.batch is self and _holds(m, n, s))
 
     def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> Record | None:
         """Evaluate ``slot`` and all stale members; None when it is to be done alone."""
@@ -81,29 +73,30 @@ class Batch:
             wants_graph = slot.wants_graph(module, (x,))
             with private.plain_getters():
                 record = _record(slot, module, x)
-                first = self.members[id(slot)], slot, record, reason
-                stale = [first, *self._stale(slot, x, wants_graph)]
+                stale = self._stale(slot, x, wants_graph)
+                stale.append((self.members[id(slot)], slot, record, reason))
             if len(stale) > 1:
                 self._run(stale, wants_graph)
         except Exception:  # what one member does to f is no concern of a read of another
             return None
         return record if len(stale) > 1 else None
 
-    def _stale(self, first: Slot, like: Tensor, wants_graph: bool) -> Iterator[Stale]:
+    def _stale(self, first: Slot, like: Tensor, wants_graph: bool) -> list[Stale]:
         """Members beside ``first`` and like it that f has to run for, with nothing in the way."""
         dtype, device, with_grad = like.dtype, like.device, torch.is_grad_enabled()
+        stale: list[Stale] = []
         for member in list(self.members.values()):
-            found = member.found()
-            if found is None or (slot := found[0]) is first:
+            slot, module = member(), member.home()
+            if slot is None or module is None or slot is first or slot.override:
                 continue
-            module = found[1]
+            if slot.batch is not self or not _holds(module, member.name, slot):
+                continue
             x = module._parameters.get(member.raw)
-            if x is None or slot.override or slot.batch is not self:
-                continue
-            guard(x)
-            if type(x) is not Unconstrained or x.is_inference():
-                continue
-            if x.dtype != dtype or x.device != device:
+            if type(x) is not Unconstrained:
+                if x is None or type(x) is not nn.Parameter:
+                    continue
+                guard(x)
+            if x.is_inference() or x.dtype != dtype or x.device != device:
                 continue
             old, reason = slot.record, slot.counts.reason
             if old is not None or slot.former:
@@ -111,7 +104,8 @@ class Batch:
                 if not reason or not slot.untouched() or slot.pending():
                     continue
             if (x.requires_grad and (with_grad or module.training)) is wants_graph:
-                yield member, slot, _record(slot, module, x), reason
+                stale.append((member, slot, _record(slot, module, x), reason))
+        return stale
 
     def _run(self, stale: list[Stale], wants_graph: bool) -> None:
         """One f for all."""
@@ -141,6 +135,11 @@ class Batch:
                 slot.counts.evaluations += 1
                 slot.counts.reason = reason
                 slot.record = record
+
+
+def _holds(module: nn.Module | None, name: str, slot: Slot) -> bool:
+    """Whether ``slot`` is still registered there."""
+    return module is not None and module.__dict__.get(SLOTS, {}).get(name) is slot
 
 
 def _forget(members: dict[int, Member]) -> Any:

@@ -1,7 +1,6 @@
 """Freshness layer: what optimisers do. Fused steps move no version; memory ends with the step."""
 
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,17 +27,15 @@ def install() -> None:
 
 def follow(slot: Any) -> None:
     """``slot`` holds a value now."""
-    if _live.get(id(slot)) is not slot:
-        _live[id(slot)] = slot
+    if not slot.followed:
+        _live[id(slot)], slot.followed = slot, True
 
 
-def _values(held: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
+def _values(held: dict[int, Any]) -> list[tuple[Any, Any]]:
     """Slots with a value that depends on a tensor in ``held``, and the records of it."""
-    for ref in _live.valuerefs():
-        slot = ref()
-        record = None if slot is None else slot.record
-        if record is not None and record.depends_on(held):
-            yield slot, record
+    slots = [slot for ref in _live.valuerefs() if (slot := ref()) is not None]
+    records = [(slot, record) for slot in slots if (record := slot.record) is not None]
+    return [pair for pair in records if id(pair[1].tensor) in held or pair[1].depends_on(held)]
 
 
 def _held(optimizer: Any) -> dict[int, Any]:
@@ -64,7 +61,7 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
                 "block (`with deferred_pullback(model):` around all but the last), or call "
                 "`discard()`."
             )
-        if not slot.untouched() and (module := record.home()) is not None:
+        if (slot.former or record.written()) and (module := record.home()) is not None:
             slot.settle(module)
     closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
     with private.plain_getters():
@@ -87,7 +84,7 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     done = [
         slot
         for slot, record in _values(_held(optimizer))
-        if slot.mode != "manual" and record.home() is not None and record.moved()
+        if record.moved() and slot.mode != "manual" and record.home() is not None
     ]
     for slot in done:  # when nothing here holds a record, and y with it
         slot.drop("optimiser step")

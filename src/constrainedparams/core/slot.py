@@ -19,8 +19,8 @@ from .tensors import SLOTS, Constrained, as_constrained, function_name, guard, r
 
 _KEPT = ("name", "function", "mode", "state_names", "shape", "tie", "batch", "snapshot", "moved")
 _OWN = (
-    "companions", "counts", "deferring", "failure", "former", "number", "override", "record",
-    "trusting",
+    "companions", "counts", "deferring", "failure", "followed", "former", "number", "override",
+    "record", "trusting",
 )  # fmt: skip
 MODES = ("auto", "manual", "verified")
 
@@ -66,8 +66,8 @@ class Record:
         return y is not None and y._version != self.version_y
 
     def depends_on(self, held: dict[int, Any]) -> bool:
-        """Whether a tensor with one of these ids goes into y."""
-        return id(self.tensor) in held or not held.keys().isdisjoint(self.companions.ids)
+        """Whether a tensor with one of these ids goes into y beside x."""
+        return not held.keys().isdisjoint(self.companions.ids)
 
     def same(self, x: Tensor) -> bool:
         """Whether ``x`` is what it was."""
@@ -123,6 +123,7 @@ class Slot:
         self.record: Record | None = None
         self.companions: Companions | None = None  # the last that were seen
         self.trusting = self.mode == "manual"
+        self.followed = False  # by core/optimizers
         self.former: tuple[tuple[weakref.ref[Any], int], ...] = ()  # y's of the past, still held
         self.override: tuple[Tensor, ...] = ()
         self.number = -1  # what compiled graphs call f, see attach/tracing
@@ -388,15 +389,14 @@ class Slot:
                 "are pending. Run the last backward outside the block before x changes, or drop "
                 "the sums with `discard()`."
             )
-        home, y = record.home(), record.y()
-        self.record = None
-        self.counts.reason = reason
+        y, home = record.y(), record.home
+        self.record, self.counts.reason = None, reason
         if y is None:
             return
         held, version = weakref.ref(y), y._version
         del record, y
-        if held() is not None and home is not None:
-            _let_go(home, held)
+        if held() is not None and (module := home()) is not None:
+            _let_go(module, held)
         if held() is not None:
             self.former += ((held, version),)
 
