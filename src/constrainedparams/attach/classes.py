@@ -51,6 +51,7 @@ class Value:
                 and record.alias_y._version == record.version_y
                 and not slot.override
                 and not private.dispatch_modes()
+                and not (record.gpu and private.capturing())
                 and private.tracing_state() is None
                 and (
                     slot.trusting

@@ -55,22 +55,13 @@ class Companions:
         self.sound = False  # whether a base point was seen to be on the set
         self.ids = tuple([id(watch.tensor) for watch in self.watches])
 
-    def same(self) -> bool:
+    def same(self, versions: bool = True) -> bool:
+        """Whether all are the same objects, with ``versions`` also that nobody wrote to them."""
         for holder, key, tensor, alias, version, pointer, requires_grad in self.watches:
             now = holder.get(key)
-            if now is not tensor or alias._version != version:
+            if now is not tensor or (versions and alias._version != version):
                 return False
             if now.data_ptr() != pointer or now.requires_grad is not requires_grad:
-                return False
-        return self.parts is None or self.parts.same()
-
-    def kept(self) -> bool:
-        """Whether all are the same objects, whatever was written into them."""
-        for holder, key, tensor, _, _, pointer, requires_grad in self.watches:
-            now = holder.get(key)
-            if now is not tensor or now.data_ptr() != pointer:
-                return False
-            if now.requires_grad is not requires_grad:
                 return False
         return self.parts is None or self.parts.same()
 
@@ -80,9 +71,9 @@ class Companions:
 
     def renewed(self) -> "Companions | None":
         """The same objects at their present versions; None where one is another object."""
-        if not self.kept():
+        if not self.same(False):
             return None
-        again = Companions.__new__(Companions)
+        again = object.__new__(Companions)
         again.function, again.parameters, again.places = self.function, self.parameters, self.places
         again.watches = [w._replace(version=w.alias._version) for w in self.watches]
         again.parts, again.ids, again.sound = self.parts, self.ids, False

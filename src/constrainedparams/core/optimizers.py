@@ -65,12 +65,11 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
             slot.settle(module)
     closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
     with private.plain_getters():
-        versions = [
+        _before[optimizer] = [
             (p, p._version)
             for p in held.values()
             if type(p) is Unconstrained and versioned(p) and (closure or p.grad is not None)
         ]
-    _before[optimizer] = versions
 
 
 def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:

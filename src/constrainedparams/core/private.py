@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils import _named_member_accessor
+from torch.optim.swa_utils import AveragedModel
 
 missing: list[str] = []
 version = torch.__version__
@@ -50,17 +51,20 @@ _python_node = _probe(torch, "_C._FunctionBase", torch.autograd.graph.Node)
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 
 FLAT_WEIGHTS = "_flat_weights"  # where an RNN lists what its names hold
+capturing = torch.cuda.is_current_stream_capturing  # into a CUDA graph
+_AVERAGE = AveragedModel.update_parameters.__code__
 _PARAMETER_NEW = nn.Parameter.__new__.__code__
 
 
-def transforming() -> bool:
-    """Whether torch.func, forward-mode AD, a tracer or a compiler looks at what runs now."""
+def transforming(x: Any) -> bool:
+    """Whether torch.func, forward-mode AD, a tracer, a compiler or a CUDA graph looks on."""
     return bool(
         torch.compiler.is_compiling()
         or tracing_state() is not None
         or dispatch_modes()
         or _functorch_level() is not None
         or torch.autograd.forward_ad._current_level >= 0
+        or (x is not None and x.is_cuda and capturing())
     )
 
 
@@ -77,15 +81,11 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """``torch.autograd.grad`` that keeps the graph, without 5 µs of checks that hold anyway."""
     if _run_backward is None:
-        return torch.autograd.grad(
-            edges, inputs, cotangents, retain_graph=True, create_graph=create_graph,
-            allow_unused=True,
-        )  # fmt: skip
-    found: tuple[Tensor | None, ...] = _run_backward(
+        return torch.autograd.grad(edges, inputs, cotangents, True, create_graph, allow_unused=True)
+    return _run_backward(
         edges, cotangents, True, create_graph, inputs,
         allow_unreachable=True, accumulate_grad=False,
     )  # fmt: skip
-    return found
 
 
 def edge(output: Tensor) -> GradientEdge:
@@ -123,6 +123,11 @@ def plain_saved_tensors() -> Iterator[None]:
 def called_by_parameter_new(frame: Any) -> bool:
     """Whether ``frame`` is ``nn.Parameter.__new__``, which demands that detach keeps the class."""
     return frame.f_code is _PARAMETER_NEW
+
+
+def called_by_average(frame: Any, x: Tensor) -> bool:
+    """Whether an AveragedModel is about to write to ``x``: on CUDA that moves no version."""
+    return frame.f_code is _AVERAGE and frame.f_locals["p_averaged"] is x
 
 
 def called_by_functional_call(frame: Any) -> bool:

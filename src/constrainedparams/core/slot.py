@@ -29,9 +29,9 @@ class Record:
     """One evaluation: x as it was, the key; the y handed out; the private graph, or none."""
 
     __slots__ = (
-        "__weakref__", "alias", "alias_y", "companions", "graph", "held", "home", "node", "out",
-        "place", "pointer", "requires_grad", "snapshot", "tensor", "value", "version", "version_y",
-    )  # fmt: skip
+        "__weakref__", "alias", "alias_y", "companions", "gpu", "graph", "held", "home",
+        "node", "out", "place", "pointer", "requires_grad", "snapshot", "tensor", "value",
+        "version", "version_y")  # fmt: skip
     companions: Companions
     graph: Any  # a Graph, or what is one for many slots
     place: int  # of y among the outputs of the graph
@@ -45,7 +45,7 @@ class Record:
         self.tensor = x
         self.alias = alias = private.detach(x) if alias is None else alias
         self.version, self.pointer = alias._version, alias.data_ptr()
-        self.requires_grad, self.place = x.requires_grad, 0
+        self.requires_grad, self.place, self.gpu = x.requires_grad, 0, x.is_cuda
         self.snapshot = None if snapshot is None else snapshot(x)
         self.graph = self.value = self.out = None
 
@@ -145,7 +145,7 @@ class Slot:
         """y: the tensor handed out before when nothing it depends on has changed, else f again."""
         if self.override:
             return self.override[-1]
-        if private.transforming():
+        if private.transforming(self.x_in(module)):
             return self.inline(module)
         self.settle(module)
         x = self.x_in(module)
@@ -213,8 +213,8 @@ class Slot:
 
     def known(self, module: nn.Module) -> Companions:
         """f as it was found last, found anew where an nn.Module f is made of other objects now."""
-        function, last = self.function_of(module), self.companions
-        if last is None or last.function is not function or (last.parts and not last.kept()):
+        f, last = self.function_of(module), self.companions
+        if last is None or last.function is not f or (last.parts and not last.same(False)):
             last = self.companions = self.found(module)
         return last
 
@@ -284,8 +284,8 @@ class Slot:
 
     def hand_out(self, record: Record, module: nn.Module, y: Tensor) -> Constrained:
         """Make ``y`` what the user gets."""
-        home = weakref.ref(module)
-        return record.hold(y, private.detach(y), home, self.name_in(module), y.grad_fn)
+        home, name = weakref.ref(module), self.name_in(module)
+        return record.hold(y, private.detach(y), home, name, y.grad_fn)
 
     def again(self, module: nn.Module, record: Record) -> Constrained:
         """The y of ``record``; another of the same value and graph when nobody holds it."""

@@ -41,10 +41,12 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
         return super().register_post_accumulate_grad_hook(lambda x: hook(x) if came[0] else None)
 
     def detach(self) -> Any:
-        plain = _detach(self)
-        if private.called_by_parameter_new(sys._getframe(1)):
+        plain, caller = _detach(self), sys._getframe(1)
+        if private.called_by_parameter_new(caller):
             # nn.Parameter.__new__ wants the class back and then sets _is_param: see there.
             plain.__class__ = type(self)
+        elif private.called_by_average(caller, self):
+            torch.autograd.graph.increment_version(self)
         return plain
 
     @property
