@@ -18,6 +18,8 @@ from torch.distributions import transforms as T
 
 import constrainedparams as cp
 from constrainedparams import ConstraintError, OptionError, from_distributions, to_distributions
+from constrainedparams.sets.contract import has_option
+from constrainedparams.testing import ROWS
 
 BOUND = torch.tensor([0.0, -2.0, 0.5])
 PAIRS = [
@@ -159,6 +161,39 @@ def test_the_density_of_a_transformed_normal(ours, theirs):
     assert torch.allclose(found, TransformedDistribution(base, [theirs]).log_prob(y))
 
 
+def last_axes(row):
+    """Whether the elements lie along the last axes, and f is a function of x alone."""
+    c = row.constraint
+    return not c.state_names and c.view is None and not (has_option(c, "dim") and c.dim != -1)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if last_axes(row)], ids=str)
+def test_shapes_in_a_density_are_those_that_torch_expects(row):
+    """A batch of normal x: one density for each, and an event is one element of the set."""
+    transform = transform_to(to_distributions(row.constraint))
+    y = row.constraint.sample((4, *row.shape), dtype=torch.float64)
+    x = transform.inv(y)
+    assert transform.forward_shape(x.shape) == y.shape
+    assert transform.inverse_shape(y.shape) == x.shape
+    assert transform.domain.event_dim == x.ndim - (y.ndim - transform.codomain.event_dim)
+    density = TransformedDistribution(Normal(torch.zeros_like(x), 1.0), [transform])
+    assert density.sample().shape == density.batch_shape + density.event_shape == y.shape
+    assert len(density.event_shape) == transform.codomain.event_dim
+    if len(row.shape) == transform.codomain.event_dim:
+        assert density.batch_shape == (4,)
+
+
+@pytest.mark.parametrize("ours", [cp.Ball(), cp.Ball(2.0, 1), cp.PoincareBall()], ids=repr)
+def test_the_density_of_a_vector_in_a_ball(ours):
+    base = Normal(torch.zeros(3, dtype=torch.float64), 1.0)
+    y = ours.sample((7, 3), dtype=torch.float64)
+    found = TransformedDistribution(base, [biject_to(to_distributions(ours))]).log_prob(y)
+    for one, value in zip(y, found, strict=True):
+        x = ours.right_inverse(one)
+        slope = torch.autograd.functional.jacobian(ours, x)
+        assert torch.allclose(value, base.log_prob(x).sum() - torch.linalg.slogdet(slope)[1])
+
+
 def test_a_transform_of_matrices_in_a_density():
     """Wishart matrices: minus the integral of the density over x is what it is over y."""
     ours = cp.PositiveDefinite()
@@ -190,6 +225,8 @@ def test_what_has_no_word_there():
         to_distributions(torch.tanh)
     with pytest.raises(ConstraintError, match="move the axes"):
         transform_to(to_distributions(cp.Sphere(dim=0)))
+    with pytest.raises(ConstraintError, match="move the axes"):
+        transform_to(to_distributions(cp.Sphere(dim=None)))
 
 
 def test_the_argument_constraints_of_a_distribution():

@@ -207,7 +207,7 @@ def test_what_is_not_known_is_refused_and_nothing_has_changed():
     model = nn.Sequential(parametrizations.orthogonal(nn.Linear(3, 3)), nn.Linear(3, 3))
     parametrize.register_parametrization(model[1], "weight", _Mine())
     keys = list(model.state_dict())
-    with pytest.raises(RegistrationError, match=r"1\.weight has a parametrization not known"):
+    with pytest.raises(RegistrationError, match=r"1\.weight: a parametrization not known"):
         adopt(model)
     with pytest.raises(
         RegistrationError, match=r"parametrized in this model: 0\.weight, 1\.weight"
@@ -217,6 +217,61 @@ def test_what_is_not_known_is_refused_and_nothing_has_changed():
     before = model[1].weight.detach().clone()
     adopt(model, {"1.weight": cp.Interval(-1.0, 1.0)})
     assert torch.allclose(model[1].weight, before, atol=1e-6)
+
+
+def _not_finite(model):
+    with torch.no_grad():
+        model[1].parametrizations.weight.original.fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("damage", "functions", "message"),
+    [
+        (_not_finite, {}, r"1\.weight: 9 of 9 entries are NaN"),
+        (lambda _: None, {"1.weight": cp.Simplex(mask=[True, False])}, r"1\.weight: .*mask"),
+        (lambda _: None, {"1.weight": cp.Symmetric}, r"1\.weight: .*Write `Symmetric\(\)`"),
+        (
+            lambda model: parametrizations.weight_norm(model[1], "bias"),
+            {},
+            r"1\.bias: weight_norm of single numbers.*remove_parametrizations",
+        ),
+        (lambda model: model[1].compile(), {}, r"1\.weight: .*torch\.compile.*before wrapping"),
+    ],
+)
+def test_a_refusal_names_the_tensor_and_changes_nothing(damage, functions, message):
+    model = nn.Sequential(*[parametrizations.orthogonal(nn.Linear(3, 3)) for _ in range(2)])
+    damage(model)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(cp.ConstraintError, match=message):
+        adopt(model, functions)
+    assert list(model.state_dict()) == list(before)
+    assert all(parametrize.is_parametrized(layer, "weight") for layer in model)
+
+
+def test_a_compiled_model_is_adopted_before_it_is_wrapped():
+    layer = parametrizations.orthogonal(nn.Linear(3, 3))
+    wrapped = torch.compile(layer, backend="eager")
+    with pytest.raises(RegistrationError, match="before wrapping"):
+        adopt(wrapped)
+    assert parametrize.is_parametrized(layer, "weight")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda entries: entries.pop("parametrizations.weight.0.base"), "Missing key"),
+        (lambda entries: entries["parametrizations.weight.original"].fill_(torch.nan), "NaN"),
+    ],
+)
+def test_a_former_checkpoint_that_cannot_be_read_is_refused_by_name(damage, message):
+    layer = parametrizations.orthogonal(nn.Linear(3, 3))
+    checkpoint = copy.deepcopy(dict(layer.state_dict()))
+    adopt(layer)
+    before = layer.weight.detach().clone()
+    damage(checkpoint)
+    with pytest.raises(cp.ConstraintError, match=rf"Linear\.weight: (.|\n)*{message}"):
+        layer.load_state_dict(checkpoint)
+    assert torch.equal(layer.weight, before)
 
 
 def test_several_on_one_tensor_are_refused():

@@ -40,6 +40,21 @@ def test_a_view_reads_heads_as_a_batch():
         assert bool(Orthogonal().contains(block))
 
 
+@pytest.mark.parametrize(
+    "view", ["c 1 h w -> c h w", "c () h w -> c h w", "(c 1) i h w -> c i h w"]
+)
+def test_an_axis_of_length_one_needs_no_name(view):
+    constraint = Orthogonal(view=view)
+    y = constraint.sample((4, 1, 3, 3))
+    assert torch.equal(constraint.residual(y).flatten(), Orthogonal().residual(y).flatten())
+    assert constraint(torch.zeros_like(y)).shape == y.shape
+
+
+def test_an_axis_that_is_said_to_have_length_one_has():
+    with pytest.raises(ShapeError, match=r"axis \(1\) of length 2 does not split"):
+        Orthogonal(view="c 1 h w -> c h w").check_shape((4, 2, 3, 3))
+
+
 def test_batch_is_a_view():
     assert Orthogonal(view="batch")(torch.zeros(2, 3, 3)).shape == (2, 3, 3)
 

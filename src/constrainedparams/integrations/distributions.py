@@ -1,5 +1,6 @@
 """torch.distributions and Pyro: their constraints as sets, our sets as their constraints."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch.distributions import Distribution, biject_to, constraints, transform_
 from torch.distributions.transforms import Transform
 
 from .. import sets
-from ..errors import ConstraintError, OptionError
-from ..sets.contract import Constraint
+from ..errors import ConstraintError, OptionError, ShapeError
+from ..sets.contract import Constraint, has_option
 
 __all__ = ["SetTransform", "Support", "from_distributions", "to_distributions"]
 
@@ -120,13 +121,13 @@ class Support(constraints.Constraint):
     @property
     def event_dim(self) -> int:  # type: ignore[override]
         """How many last axes are one element."""
-        dim = self.set.dim
-        if dim not in (None, -1) or self.set.view not in (None, "batch"):
+        vectors = has_option(self.set, "dim")
+        if (vectors and self.set.dim != -1) or self.set.view not in (None, "batch"):
             raise ConstraintError(
                 f"{self.set!r} reads other axes than the last ones, which torch.distributions has "
                 "no word for. Use the set without view= and dim=, and move the axes."
             )
-        return self.set.event_dim
+        return 1 if vectors else self.set.event_dim
 
     def check(self, value: Tensor) -> Tensor:
         return self.set.contains(value)
@@ -177,13 +178,21 @@ def to_distributions(constraint: Constraint) -> Support:
     return Support(constraint)
 
 
+def _axes_of_x(support: Support) -> int:
+    """How many last axes of x make one element: those of y, but for quaternions."""
+    axes = support.event_dim
+    with contextlib.suppress(ShapeError):  # 3 is no length for every set; x of those is like y
+        return len(support.set.unconstrained_shape((3,) * axes))
+    return axes
+
+
 class SetTransform(Transform):
     """f and its right inverse as a ``torch.distributions`` transform."""
 
     def __init__(self, support: Support, cache_size: int = 0):
         super().__init__(cache_size=cache_size)
         self.support = self.codomain = support
-        self.domain = constraints.independent(constraints.real, support.event_dim)
+        self.domain = constraints.independent(constraints.real, _axes_of_x(support))
         self.bijective = support.set.one_to_one
 
     def _call(self, x: Tensor) -> Tensor:
@@ -197,6 +206,11 @@ class SetTransform(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
         """log |det df/dx| over the entries of x that f reads, one number for each element."""
         return self.support.set.log_abs_det_jacobian(x)
+
+    def forward_shape(self, shape: Any) -> torch.Size:
+        found = self.support.set._constrained_shape(tuple(shape))
+        self.support.set.check_shape(found)
+        return torch.Size(found)
 
     def inverse_shape(self, shape: Any) -> torch.Size:
         return torch.Size(self.support.set.unconstrained_shape(tuple(shape)))

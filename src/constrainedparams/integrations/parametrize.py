@@ -14,7 +14,8 @@ from ..attach.checkpoints import translate
 from ..attach.classes import slots_of
 from ..attach.guesses import refuse_no_bool, refuse_no_module
 from ..attach.registration import register_constrained_parameter
-from ..errors import OptionError, RegistrationError
+from ..attach.validation import inside_wrappers, refuse_wrapped
+from ..errors import ConstraintError, OptionError, RegistrationError
 from ..sets.contract import Constraint
 
 __all__ = ["SetParametrization", "adopt", "as_parametrization"]
@@ -115,6 +116,11 @@ def _orthogonal(part: Any, _: Tensor) -> Constraint:
 
 
 def _weight_norm(part: Any, y: Tensor) -> Constraint:
+    if y.ndim == 1 and part.dim != -1:
+        raise RegistrationError(
+            "weight_norm of single numbers, each a length times a sign: every value is possible, "
+            "and nothing to constrain. First `torch.nn.utils.parametrize.remove_parametrizations`."
+        )
     whole = part.dim == -1  # what torch makes of dim=None
     return sets.MagnitudeDirection(dim=None if whole else _other_axes(part.dim, y))
 
@@ -178,7 +184,10 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
     Raises:
         RegistrationError: an unknown parametrization, several on one tensor, or a name in
             ``functions`` that is not parametrized; a layer under the older ``torch.nn.utils.
-            weight_norm`` or ``spectral_norm``. The model is as it was.
+            weight_norm`` or ``spectral_norm``; a model inside ``torch.compile``, DDP or FSDP.
+        ConstraintViolation: a value that is not finite.
+
+        Whatever is raised, the model is as it was.
 
     Example:
         >>> import torch
@@ -203,11 +212,16 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
             f"functions names {', '.join(sorted(unknown))}; parametrized in this model: "
             f"{', '.join(found) or 'nothing'}."
         )
-    chosen = {n: given.get(n) or _recognised(n, m, own) for n, (m, own) in found.items()}
+    wrapped, chosen = inside_wrappers(), {}
     for qualified, (module, name) in found.items():  # every complaint before any change
-        trial = nn.Module()
-        trial.value = nn.Parameter(getattr(module, name).detach().clone())
-        register_constrained_parameter(trial, "value", chosen[qualified])
+        try:
+            refuse_wrapped(module, wrapped)
+            chosen[qualified] = given.get(qualified) or _recognised(qualified, module, name)
+            trial = nn.Module()
+            trial.value = nn.Parameter(getattr(module, name).detach().clone())
+            register_constrained_parameter(trial, "value", chosen[qualified])
+        except ConstraintError as error:
+            raise type(error)(f"{qualified}: {error} Nothing was changed.") from error
     for qualified, (module, name) in found.items():
         parametrizations: Any = module.parametrizations
         former = _Former(name, copy.deepcopy(parametrizations[name]))
@@ -249,7 +263,7 @@ def _recognised(qualified: str, module: nn.Module, name: str) -> Constraint:
     if make is None:
         what = "several parametrizations" if len(kinds) > 1 else "a parametrization not known here"
         raise RegistrationError(
-            f"{qualified} has {what}: {', '.join(kinds)}. Say what it becomes: "
+            f"{what}: {', '.join(kinds)}. Say what it becomes: "
             f'adopt(model, {{"{qualified}": function}}).'
         )
     return make(parts[0], getattr(module, name))
@@ -284,11 +298,19 @@ class _Former:
         if not own or slot is None:
             return
         reader = copy.deepcopy(self.parametrization)
-        reader.load_state_dict({key.removeprefix(below): own[key] for key in own})
+        try:
+            reader.load_state_dict({key.removeprefix(below): own[key] for key in own})
+        except RuntimeError as error:
+            raise ConstraintError(
+                f"{slot.where(module)}: {', '.join(own)} of the checkpoint do not fit the "
+                "parametrization that was adopted. Make the model as it was for the checkpoint, "
+                f"load, then adopt. {error}"
+            ) from error
         with torch.no_grad():
             y = reader.eval()()
         function = slot.function_of(module)
-        if isinstance(function, Constraint) and not bool(function.contains(y).all()):
+        off = isinstance(function, Constraint) and not bool(function.contains(y).all())
+        if off and bool(torch.isfinite(y).all()):  # what is not is refused below, by its name
             y = function.project(y)
         for key in own:
             del entries[key]

@@ -20,6 +20,8 @@ def square_root(y: Tensor, rank: int | None, eps: float) -> Tensor:
     (for y = 0 below eps) are raised to that: where Z loses rank, Z Z^H is flat.
     """
     e, u = torch.linalg.eigh(hermitian(precise(y)))
+    if y.shape[-1] == 0:
+        return u if rank is None else u[..., :rank]
     largest = e.abs().amax(-1, keepdim=True)
     roots = torch.maximum(e, eps * torch.where(largest > 0, largest, torch.ones_like(e))).sqrt()
     z = u * roots.unsqueeze(-2)

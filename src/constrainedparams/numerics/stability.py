@@ -38,9 +38,9 @@ def spectral_radius(y: Tensor) -> Tensor:
 
 
 def abscissa(y: Tensor) -> Tensor:
-    """Largest real part of an eigenvalue, in double precision."""
+    """Largest real part of an eigenvalue, in double precision; of none, minus infinity."""
     if y.shape[-1] == 0:
-        return precise(y).real.sum((-2, -1))
+        return precise(y).real.sum((-2, -1)) - torch.inf
     return torch.linalg.eigvals(precise(y)).real.amax(-1)
 
 

@@ -78,6 +78,8 @@ class RateMatrix(MatrixConstraint):
         return share.sum(-1).to(y.dtype) if y.shape[-1] == 0 else share.amax(-1).to(y.dtype)
 
     def _project(self, y: Tensor) -> Tensor:
+        if y.shape[-1] == 0:
+            return y
         off = self._residual(y) > self._tolerance(tuple(y.shape), y.dtype)
         largest = torch.linalg.vector_norm(y, torch.inf, dim=(-2, -1), keepdim=True)
         low = _MARGIN * torch.where(largest > 0, largest, torch.ones_like(largest))

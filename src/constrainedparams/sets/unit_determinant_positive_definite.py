@@ -122,6 +122,8 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
         return 8 * shape[-1] ** 0.5 * torch.finfo(dtype).eps
 
     def _project(self, y: Tensor) -> Tensor:
+        if y.shape[-1] == 0:
+            return y
         off = self._residual(y) > self._tolerance(tuple(y.shape), y.dtype)
         e, u = torch.linalg.eigh(d.hermitian(precise(y)))
         good = e > 0

@@ -38,8 +38,9 @@ def frozen_dim(dim: Any) -> Dim:
 
 
 def _groups(side: str) -> list[list[str]]:
-    """The axes named on one side of a pattern, one list per axis of the tensor."""
-    return [part.strip("()").split() for part in re.findall(r"\([^()]*\)|[^\s()]+", side)]
+    """The axes named on one side of a pattern, one list per axis of the tensor; 1 has no name."""
+    parts = re.findall(r"\([^()]*\)|[^\s()]+", side)
+    return [[name for name in part.strip("()").split() if name != "1"] for part in parts]
 
 
 class View:
@@ -84,7 +85,7 @@ class View:
                 known[missing[0]] = length // product
             elif missing or product != length:
                 raise ShapeError(
-                    f"axis ({' '.join(group)}) of length {length} does not split by sizes="
+                    f"axis ({' '.join(group) or '1'}) of length {length} does not split by sizes="
                     f"{self.sizes}. Give the sizes of all but one of its parts, dividing {length}."
                 )
         return known
