@@ -163,6 +163,11 @@ def ending(row: dict) -> str:
     return f"second tier: [here is how to write it](#{recipe}){note}"
 
 
+def words(pairs: list[list[str]]) -> str:
+    """Their word and our set, for each."""
+    return "; ".join(f"{theirs}: `{ours}`" for theirs, ours in pairs)
+
+
 def page() -> str:
     lines = [HEAD, *table(), "## Conventions", "", "| set | convention |", "|---|---|"]
     lines += [
@@ -176,12 +181,18 @@ def page() -> str:
     lines += ["", RECIPES, "## Who has which set", "", DATA_LEGEND, ""]
     lines += ["| set | elsewhere | here |", "|---|---|---|"]
     lines += [f"| {r['set']} | {r['systems']} | {cell(ending(r))} |" for r in DATA["who"]]
+    lines += ["", "## Under other names", "", OTHER_NAMES, "", "| library | its word: here |"]
+    lines += ["|---|---|", *(f"| {n['system']} | {words(n['pairs'])} |" for n in DATA["names"])]
     return "\n".join(lines).rstrip() + "\n"
 
 
 REFUSED = """\
 A second set registered on a constrained parameter is refused: the map onto the second would take y
 off the first. These are two at once:"""
+OTHER_NAMES = """\
+What a library calls a set, where it is not what it is called here; a, b, r and A are numbers and a
+matrix. Some read a matrix by columns: `dim=0` says so. `from_distributions` reads constraints of
+torch.distributions and Pyro, `adopt` models of torch's parametrizations and geotorch."""
 DATA_LEGEND = """\
 TD torch.distributions (with a map), TP torch.nn.utils.parametrizations, GT geotorch, GO geoopt, PM
 pymanopt, MO Manopt, MJ Manifolds.jl, GS geomstats, MT McTorch, RX rieoptax, ST Stan, TF TensorFlow

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -75,6 +76,45 @@ def test_a_recipe_runs_and_prints_its_comments(body, monkeypatch):
     with contextlib.redirect_stdout(out):
         exec(compile(body, "sets.md", "exec"), vars(module))
     assert out.getvalue().splitlines() == PRINTED.findall(body)
+
+
+def _names():
+    rows = tomllib.loads((DOCS / "sets.toml").read_text())["names"]
+    return {row["system"]: dict(row["pairs"]) for row in rows}
+
+
+@pytest.mark.parametrize("system", _names())
+def test_a_set_under_another_name_exists(system):
+    values = {"a": -1.0, "b": 1.0, "r": 2, "A": torch.ones(1, 3)}
+    for ours in _names()[system].values():
+        for text in re.split(r"(?<=\)), ", ours):
+            made = eval(text, {**vars(constrainedparams), **values})
+            assert isinstance(made, constrainedparams.Constraint)
+
+
+@pytest.mark.filterwarnings("ignore")  # of imports that are not ours
+@pytest.mark.parametrize(
+    ("system", "module"),
+    [
+        ("torch.distributions", "torch.distributions.constraints"),
+        ("torch.nn.utils.parametrizations", "torch.nn.utils.parametrizations"),
+        ("geotorch", "geotorch"),
+        ("geoopt", "geoopt"),
+    ],
+)
+def test_the_other_names_are_those_of_their_library(system, module):
+    known = dir(importlib.import_module(module))
+    assert {word for words in _names()[system] for word in words.split(", ")} <= {*known}
+
+
+def test_what_distributions_calls_a_set_is_what_is_made_of_it():
+    values = {"a": -1.0, "b": 1.0}
+    for theirs, ours in _names()["torch.distributions"].items():
+        constraint = getattr(torch.distributions.constraints, theirs)
+        if isinstance(constraint, type):
+            constraint = constraint(*list(values.values())[: ours.count(",")])
+        expected = eval(ours, {**vars(constrainedparams), **values})
+        assert constrainedparams.from_distributions(constraint) == expected
 
 
 @pytest.mark.parametrize("joint", JOINT.values())
