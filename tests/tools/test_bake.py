@@ -398,5 +398,5 @@ def test_nothing_of_the_engine_stays_alive():
     cp.bake(model, inplace=True)
     gc.collect()
     ids = {id(p) for p in model.parameters()}
-    slots = [o for o in gc.get_objects() if type(o).__name__ == "Record" and id(o.x.tensor) in ids]
+    slots = [o for o in gc.get_objects() if type(o).__name__ == "Record" and id(o.tensor) in ids]
     assert slots == []
