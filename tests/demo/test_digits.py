@@ -21,11 +21,17 @@ SMALL = ["--hidden", "16", "--timed-steps", "2"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def heard():
+    """Shells have what they run in the background ignore the signal that is sent below."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, cwd):
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     return subprocess.Popen(
         command,
         cwd=cwd,
+        preexec_fn=heard,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
