@@ -66,3 +66,14 @@ def test_names_of_parameters():
     groups = cp.parameter_groups(layer, weight_decay=0.1)
     decayed = [g for g in groups if g["weight_decay"]]
     assert [name for g in decayed for name, _ in g["params"]] == ["bias"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a limit of torch on CUDA")
+def test_a_foreach_write_on_cuda_that_moves_no_version():
+    layer = tanh_layer().cuda()
+    _ = layer.weight
+    with torch.no_grad():
+        x = layer._weight_unconstrained
+        torch._foreach_lerp_([x], [torch.ones_like(x)], 0.5)
+    cp.updated(layer)
+    assert_close(layer.weight.detach().clone(), x.detach().tanh())
