@@ -34,8 +34,8 @@ BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
     Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
            ENGINE),
-    Mutant("free-private-graph", "core/private.py", "cotangents, True, create_graph",
-           "cotangents, False, create_graph", ENGINE),
+    Mutant("free-private-graph", "core/private.py", "edges, cotangents, True, create_graph",
+           "edges, cotangents, False, create_graph", ENGINE),
     Mutant("no-second-order", "core/pullback.py", "if not torch.is_grad_enabled():\n",
            "if True:\n", ENGINE),
     Mutant("foreign-leaf-accepted", "functions/captured.py", "elif id(leaf := node.variable) not in own:",
