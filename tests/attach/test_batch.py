@@ -778,6 +778,16 @@ def test_between_steps_only_parameters_live():
     assert found[1][1] == found[0][1]
 
 
+def test_a_value_is_saved_without_its_neighbours():
+    model = net()
+    file = io.BytesIO()
+    torch.save({"w": model.layers[1].weight}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)["w"]
+    assert saved.untyped_storage().nbytes() == saved.numel() * saved.element_size()
+    assert_close(saved, naive(model)[1][1].detach(), **CLOSE)
+
+
 def test_a_batch_keeps_no_layer_alive():
     import weakref
 

@@ -36,8 +36,9 @@ class Value:
     def __get__(self, module: Any, owner: Any = None) -> Any:
         if module is None:
             return self
+        own = module.__dict__
         try:
-            slot = module.__dict__[SLOTS][self.name]
+            slot = own[SLOTS][self.name]
         except KeyError:  # a shallow copy: removed from the other
             raise AttributeError(self.name) from None
         if torch.compiler.is_dynamo_compiling():
@@ -45,7 +46,7 @@ class Value:
         record = slot.record
         y = None if record is None else record.out
         if y is not None and record.graph is not None and not slot.former:
-            x = module.__dict__["_parameters"].get(self.raw)
+            x = own["_parameters"].get(self.raw)
             if (
                 x is record.tensor
                 and record.alias_y._version == record.version_y

@@ -44,14 +44,15 @@ class Companions:
         self.function = function
         buffers: Any = module._buffers
         keys = [state_name(name, key) for key in state]
-        self.watches = [watch(buffers, key, buffers[key]) for key in keys]
+        watches = [watch(buffers, key, buffers[key]) for key in keys]
         self.parts: Parts | None = None
         self.places: list[Place] = []
         self.parameters: tuple[nn.Parameter, ...] = ()
         if isinstance(function, nn.Module):
             self.parts = parts = Parts(module._modules, function_name(name), function)
             self.places, self.parameters = parts.places, parts.parameters
-            self.watches += [watch(*found) for found in parts.tensors]
+            watches += [watch(*found) for found in parts.tensors]
+        self.watches = tuple(watches)
         self.sound = False  # whether a base point was seen to be on the set
         self.ids = tuple([id(watch.tensor) for watch in self.watches])
 
@@ -75,7 +76,7 @@ class Companions:
             return None
         again = object.__new__(Companions)
         again.function, again.parameters, again.places = self.function, self.parameters, self.places
-        again.watches = [w._replace(version=w.alias._version) for w in self.watches]
+        again.watches = tuple([w._replace(version=w.alias._version) for w in self.watches])
         again.parts, again.ids, again.sound = self.parts, self.ids, False
         return again
 

@@ -31,7 +31,8 @@ def batch(model: Module, on: bool = True) -> Module:
 
     What it costs: a read of one layer evaluates all stale ones, also those that nobody reads this
     time; gradients of x arrive together, when the last gradient of any y has come in; y's are held
-    until x changes; one layer's gradient in a backward of its own costs the derivative of all.
+    until x changes, in one piece of memory; one layer's gradient in a backward of its own costs
+    the derivative of all.
 
     Only sets are batched. A callable or an ``nn.Module`` need not take a batch, may be random or
     have state: it is left out, and so is what has no partner; both are logged at INFO. Parameters
