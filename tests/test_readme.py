@@ -57,6 +57,27 @@ def test_the_commands_exist():
         assert (ROOT / path).exists(), path
 
 
+MEASURED = {
+    cells[0].strip("| "): float(cells[2].split()[0])
+    for row in PAGES["benchmarks.md"].splitlines()
+    if re.match(r"\| `\w+\(.*?\)`, [\dx ]+ \|", row)
+    for cells in [row.split(" | ")]
+}
+COSTS = re.findall(
+    r"^\| (`.*?`) \| ([\d x]+) \| (\d+) \|$", PAGES["how-to-choose.md"], re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("made", "shape", "products"), COSTS)
+def test_what_a_map_is_said_to_cost_is_what_was_measured(made, shape, products):
+    """Within a third: the page need not change with every run of the benchmark."""
+    assert 0.75 < float(products) / MEASURED[f"{made}, {shape}"] < 4 / 3
+
+
+def test_the_costs_are_there():
+    assert len(COSTS) > 15
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_to_files(name):
     folder = ROOT if name == "README.md" else ROOT / "docs"

@@ -30,6 +30,7 @@ SEMIDEFINITE, RECTANGULAR = "tests/sets/test_semidefinite.py", "tests/sets/test_
 BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
+ROW, STABLE = "tests/conformance/test_conformance.py", "tests/numerics/test_lyapunov.py"
 BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
     Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
@@ -235,6 +236,33 @@ MUTANTS = [
     Mutant("zeros-at-higher-orders", "attach/stacked.py", "v if part in live else None", "v", BATCH),
     Mutant("late-backward-of-a-batch", "attach/stacked.py", "version != before and", "False and", BATCH),
     Mutant("sums-passed-by", "attach/stacked.py", "if folds and not", "if False and not", BATCH),
+    Mutant("stein-of-the-adjoint", "numerics/lyapunov.py", "q = q + c.mH @ q @ c", "q = q + c @ q @ c.mH", STABLE),
+    Mutant("lyapunov-of-another-step", "numerics/lyapunov.py", "2 * g * (n @ q @ n.mH)", "2 * (n @ q @ n.mH)", STABLE),
+    Mutant("contracting-with-a-whole-diagonal", "numerics/stability.py", "u = u - 0.5 * torch.diag_embed(", "u = u - 0 * torch.diag_embed(",
+           f"{ROW} -kSchur"),
+    Mutant("unstable-after-rounding", "numerics/stability.py", "while bool(off.any()):", "while False:", "tests/sets/test_stable.py"),
+    Mutant("volume-of-ordered-pairs", "numerics/stability.py", "else logs.tril()", "else logs", f"{ROW} -kHurwitz"),
+    Mutant("scaled-by-one-side", "numerics/scaling.py", "h - p * (alpha.unsqueeze(-1) + beta.unsqueeze(-2))", "h - p * alpha.unsqueeze(-1)",
+           f"{ROW} -kDoublyStochastic"),
+    Mutant("scaled-without-newton", "numerics/scaling.py", "if not bool((best.error > 0.1 * at.error).any()):", "if True:",
+           "tests/sets/test_doubly_stochastic.py"),
+    Mutant("symplectic-part-not-symmetric", "numerics/symplectic.py", "p, q = 0.5 * (p + p.mT), 0.5 * (q + q.mT)", "pass", f"{ROW} -kSymplectic"),
+    Mutant("determinant-one-by-the-sum", "numerics/invertible.py", "torch.exp(-s.log().mean(-1, keepdim=True))",
+           "(1 / s.mean(-1, keepdim=True))", f"{ROW} -kSpecialLinear"),
+    Mutant("trace-left-in", "numerics/invertible.py", "return x - 1j * mean *", "return x - 0j * mean *", f"{ROW} -kSpecialLinear"),
+    Mutant("singular-after-rounding", "numerics/invertible.py", "if not bool(near.any()):", "if True:", "tests/sets/test_factors.py"),
+    Mutant("rows-of-rates-to-one", "numerics/stochastic.py", "precise(rates).sum(-1)", "precise(rates).sum(-2)", f"{ROW} -kRateMatrix"),
+    Mutant("nan-at-the-origin", "numerics/vectors.py", "z = torch.where(size == 0, z + start, z)", "pass", f"{ROW} -kSphere"),
+    Mutant("softmax-overflows", "numerics/vectors.py", "torch.exp(x - x.detach().amax(-1, keepdim=True))", "torch.exp(x)", f"{ROW} -kSimplex"),
+    Mutant("sine-with-one-term-less", "numerics/vectors.py", "(1 / 5040 - s / 362880)", "(0 - s / 362880)", "tests/numerics/test_vectors.py"),
+    Mutant("quaternion-turns-back", "numerics/rotations.py", "2 * (i * j - k * w), 2 * (i * k + j * w)", "2 * (i * j + k * w), 2 * (i * k + j * w)",
+           f"{ROW} -kRotation3D"),
+    Mutant("second-column-once", "numerics/rotations.py", "b2 = unit(b2 - b1 * (b1 * b2).sum(-1, keepdim=True))", "pass",
+           "tests/sets/test_rotations.py"),
+    Mutant("ball-of-another-slope", "numerics/hyperbolic.py", "-x.shape[-1] * torch.log1p(s) - s.log()", "-x.shape[-1] * torch.log1p(s)",
+           f"{ROW} -kPoincareBall"),
+    Mutant("square-root-once-short", "numerics/logarithm.py", "found = 2.0**count *", "found = 2.0 * count *", "tests/numerics/test_logarithm.py"),
+    Mutant("squarings-from-one-side", "numerics/exponential.py", "h @ g + g @ h, g)", "2 * h @ g, g)", "tests/numerics/test_exponential.py"),
     Mutant("ties-stay", "numerics/sequences.py", "order = torch.cummax(order - place, dim=-1).values + place",
            "order = order + 0", SEQUENCES),
     Mutant("ties-by-more-than-one", "numerics/sequences.py", "dim=-1).values + place", "dim=-1).values + 2 * place",

@@ -6,7 +6,7 @@ import pytest
 import scipy.optimize
 import torch
 
-from constrainedparams.numerics.vectors import length, nearest_in_simplex, unit
+from constrainedparams.numerics.vectors import length, nearest_in_simplex, sine_of_length, unit
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
@@ -100,3 +100,20 @@ def test_the_nearest_point_of_the_simplex_at_any_scale(size):
     assert torch.allclose(p[0], p[0, [0, 3, 2, 1]])
     if size >= 1:
         assert p[0].tolist() == [0.0, 0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-3, 0.03, 0.0317, 1.0, 3.0, 3.15, 40.0])
+def test_the_sine_of_the_length_is_that_of_mpmath(size):
+    """Value and slopes along and across x, on both sides of where the series ends."""
+    x = torch.tensor([0.6 * size, 0.8 * size], dtype=torch.float64)
+    norm = exact(x)
+    along = float(mpmath.cos(norm))
+    across = float(mpmath.sin(norm) / norm) if size else 1.0
+    allowed = {"rtol": 4e-16 * max(1.0, size), "atol": 1e-15 * max(1.0, size)}
+    torch.testing.assert_close(sine_of_length(x), across * x, **allowed)
+    slope = torch.autograd.functional.jacobian(sine_of_length, x)
+    unit = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    expected = across * torch.eye(2, dtype=torch.float64) + (along - across) * torch.outer(
+        unit, unit
+    )
+    torch.testing.assert_close(slope, expected, **allowed)

@@ -10,8 +10,11 @@ import torch
 
 from constrainedparams import (
     AffineSubspace,
+    BoundedSingularValues,
     Interval,
+    LowRank,
     NonNegative,
+    Ordered,
     Orthogonal,
     PositiveDefinite,
     Sphere,
@@ -95,6 +98,20 @@ def test_a_shape_that_the_view_does_not_fit_is_refused(shape):
 )
 def test_bounds_that_make_no_set_are_refused(make):
     with pytest.raises(OptionError, match="lower < upper"):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sphere(True),
+        lambda: Ordered(min_gap=True),
+        lambda: BoundedSingularValues(0.0, True),
+        lambda: LowRank(True),
+    ],
+)
+def test_true_is_no_number(make):
+    with pytest.raises(OptionError, match=r"=True: expected"):
         make()
 
 

@@ -19,6 +19,7 @@ Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
 _UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
+_NUMBERS = (int, float, "int", "float")  # annotations, as they are or as words
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
 
 
@@ -86,6 +87,8 @@ class Constraint(ABC):
             value = _FROZEN.get(option.name, as_constant)(getattr(self, option.name))
             if option.type in (bool, "bool") and not isinstance(value, bool):
                 raise OptionError(f"{option.name}={value!r}: expected True or False.")
+            if option.type in _NUMBERS and isinstance(value, bool):
+                raise OptionError(f"{option.name}={value!r}: expected a number, such as 1.0.")
             object.__setattr__(self, option.name, value)
         object.__setattr__(self, "_layout", self._make_layout())
         self._check_options()
