@@ -13,12 +13,15 @@ from torch.distributions import transforms
 from constrainedparams import (
     Angle,
     Ball,
+    BoundedSingularValues,
     GreaterThan,
     Interval,
     LessThan,
     NonNegative,
     Parametrized,
     Positive,
+    PositiveDefinite,
+    register_constrained_parameter,
 )
 from constrainedparams.errors import ConstraintViolation, OptionError, ShapeError
 
@@ -267,3 +270,32 @@ def test_closed_sets_that_are_one():
     assert torch.equal(Interval(0.0, 1.0, closed="left")(x), -mirrored)
     text = repr(Interval(0.0, 1.0, closed="left"))
     assert text == "Interval(lower=0.0, upper=1.0, closed='left')"
+
+
+@pytest.mark.parametrize("closed", [False, True, "left", "right"])
+def test_a_bound_beyond_the_numbers_of_float16_is_not_reached_by_overflow(closed):
+    constraint = Interval(-1e6, 1e6, closed=closed)
+    x = torch.tensor([-40.0, -1.5, 1.5, 40.0], dtype=torch.float16, requires_grad=True)
+    y = constraint(x)
+    assert bool(torch.isfinite(y).all())
+    assert bool(constraint.contains(y).all())
+    (slope,) = torch.autograd.grad((y / 1e5).sum(), x)
+    assert bool(torch.isfinite(slope).all())
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Interval(1.0, 1.0 + 1e-9),
+        PositiveDefinite(1e6, 1e6 + 1),
+        BoundedSingularValues(1.0, 1.0 + 1e-8),
+    ],
+    ids=repr,
+)
+def test_bounds_too_near_for_the_numbers_of_a_layer_are_refused_with_the_way_out(constraint):
+    layer = torch.nn.Linear(3, 3)
+    with pytest.raises(ConstraintViolation, match=r"Linear\.weight: .*bounds leave no room"):
+        register_constrained_parameter(layer, "weight", constraint)
+    layer.double()  # the remedy
+    register_constrained_parameter(layer, "weight", constraint)
+    assert bool(constraint.contains(layer.weight).all())

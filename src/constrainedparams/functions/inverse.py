@@ -35,6 +35,13 @@ def preimage(
     try:
         found = function.right_inverse(target)
     except ConstraintViolation as error:
+        if target is not value and not bool(function.contains(target).all()):
+            gap = float(function.residual(target).max())
+            raise ConstraintViolation(
+                f"{where}: the nearest point found of {function!r} is itself {gap:.3g} away from "
+                f"it in {target.dtype}, for whose numbers its bounds leave no room. Take bounds "
+                "that are further apart, or a longer dtype, for example by `.double()`."
+            ) from None
         raise ConstraintViolation(f"{where}: {error}") from None
     x, state = found if isinstance(found, tuple) else (found, {})
     return x.to(value.dtype), state, target

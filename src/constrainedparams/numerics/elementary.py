@@ -14,6 +14,7 @@ __all__ = [
     "oriented",
     "precise",
     "rounded_beyond",
+    "shortened",
     "softplus",
     "with_value",
 ]
@@ -74,12 +75,18 @@ def beyond(bound: Tensor, sign: int) -> Tensor:
     return torch.maximum(step, far) if sign > 0 else torch.minimum(step, far)
 
 
+def shortened(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """``y`` in a shorter ``dtype``; what is beyond its largest number becomes that."""
+    largest = torch.finfo(dtype).max
+    return with_value(y, y.clamp(-largest, largest)).to(dtype)
+
+
 def rounded_beyond(y: Tensor, dtype: torch.dtype, bound: Tensor, sign: int) -> Tensor:
     """``y`` in a shorter ``dtype``, still on its side of the bound, which keeps its own dtype."""
     short = bound.to(dtype)
     crossed = sign * (short.to(bound.dtype) - bound) <= 0
     limit = torch.where(crossed, beyond(short, sign), short)
-    rounded = y.to(dtype)
+    rounded = shortened(y, dtype)
     kept = torch.maximum(rounded, limit) if sign > 0 else torch.minimum(rounded, limit)
     return with_value(rounded, kept)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import intervals
-from ..numerics.elementary import beyond, precise, rounded_beyond, with_value
+from ..numerics.elementary import beyond, precise, rounded_beyond, shortened, with_value
 from .constants import as_real, broadcasts
 from .contract import Constraint, Shape
 
@@ -107,12 +107,14 @@ class Interval(Constraint):
         return torch.minimum(torch.maximum(y, low), high)
 
     def _round(self, y: Tensor, dtype: torch.dtype) -> Tensor:
-        if y.dtype == dtype or self.closed is True:
-            return y.to(dtype)
+        if y.dtype == dtype:
+            return y
+        if self.closed is True:
+            return shortened(y, dtype)
         (a, b), (left, right) = self._bounds(y), self._ends
         # Rounding to fewer digits may cross either bound.
         y = y if left else rounded_beyond(y, dtype, a, 1).to(y.dtype)
-        return y.to(dtype) if right else rounded_beyond(y, dtype, b, -1)
+        return shortened(y, dtype) if right else rounded_beyond(y, dtype, b, -1)
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         y = intervals.onto(x, *self._bounds(x), self._ends)
