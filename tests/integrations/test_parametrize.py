@@ -88,6 +88,16 @@ MADE = {
         lambda: parametrizations.orthogonal(nn.Linear(4, 4), orthogonal_map="householder"),
         cp.Orthogonal(),
     ),
+    "orthogonal, conv": (
+        lambda: parametrizations.orthogonal(nn.Conv2d(2, 3, 2)),
+        cp.Orthogonal(view="batch"),
+    ),
+    "ours, conv": (
+        lambda: parametrize.register_parametrization(
+            nn.Conv2d(2, 3, 2), "weight", as_parametrization(cp.Sphere())
+        ),
+        cp.Sphere(dim=3),
+    ),
     "weight_norm": (
         lambda: parametrizations.weight_norm(nn.Linear(4, 3)),
         cp.MagnitudeDirection(dim=(1,)),
@@ -235,6 +245,11 @@ def _not_finite(model):
             {},
             r"1\.bias: weight_norm of single numbers.*remove_parametrizations",
         ),
+        (
+            lambda model: setattr(model[1], "max_norm", 1.0),  # as an embedding has it
+            {},
+            r"1\.weight: .*rescaled in place",
+        ),
         (lambda model: model[1].compile(), {}, r"1\.weight: .*torch\.compile.*before wrapping"),
     ],
 )
@@ -246,6 +261,13 @@ def test_a_refusal_names_the_tensor_and_changes_nothing(damage, functions, messa
         adopt(model, functions)
     assert list(model.state_dict()) == list(before)
     assert all(parametrize.is_parametrized(layer, "weight") for layer in model)
+
+
+def test_a_set_for_a_convolution_says_how_to_read_it_before_anything_changes():
+    layer = parametrizations.orthogonal(nn.Conv2d(2, 3, 2))
+    with pytest.raises(RegistrationError, match=r'weight: .*view="o i h w -> o \(i h w\)"'):
+        adopt(layer, {"weight": cp.SpectralBall()})
+    assert parametrize.is_parametrized(layer, "weight")
 
 
 def test_a_compiled_model_is_adopted_before_it_is_wrapped():

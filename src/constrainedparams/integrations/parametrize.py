@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -14,9 +15,14 @@ from ..attach.checkpoints import translate
 from ..attach.classes import slots_of
 from ..attach.guesses import refuse_no_bool, refuse_no_module
 from ..attach.registration import register_constrained_parameter
-from ..attach.validation import inside_wrappers, refuse_wrapped
+from ..attach.validation import (
+    inside_wrappers,
+    refuse_convolution,
+    refuse_rescaled,
+    refuse_wrapped,
+)
 from ..errors import ConstraintError, OptionError, RegistrationError
-from ..sets.contract import Constraint
+from ..sets.contract import Constraint, has_option
 
 __all__ = ["SetParametrization", "adopt", "as_parametrization"]
 
@@ -170,7 +176,8 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
 
     Known are torch's ``orthogonal``, ``weight_norm`` and ``spectral_norm``, the constraints of
     geotorch, and :func:`as_parametrization`. Values are kept; one that is off the set (a power
-    iteration that has not converged) is moved onto it, and the distance logged. Checkpoints of the
+    iteration that has not converged) is moved onto it, and the distance logged. Where theirs takes
+    the last axes of a convolution for matrices or vectors, so does the set. Checkpoints of the
     parametrized model load into the adopted one. An optimiser must be made anew.
 
     Args:
@@ -219,6 +226,8 @@ def adopt(model: Module, functions: Mapping[str, Any] | None = None) -> Module:
             chosen[qualified] = given.get(qualified) or _recognised(qualified, module, name)
             trial = nn.Module()
             trial.value = nn.Parameter(getattr(module, name).detach().clone())
+            refuse_convolution(module, name, trial.value, chosen[qualified])
+            refuse_rescaled(module, name)
             register_constrained_parameter(trial, "value", chosen[qualified])
         except ConstraintError as error:
             raise type(error)(f"{qualified}: {error} Nothing was changed.") from error
@@ -266,7 +275,18 @@ def _recognised(qualified: str, module: nn.Module, name: str) -> Constraint:
             f"{what}: {', '.join(kinds)}. Say what it becomes: "
             f'adopt(model, {{"{qualified}": function}}).'
         )
-    return make(parts[0], getattr(module, name))
+    y = getattr(module, name)
+    return _read_as_there(make(parts[0], y), y.ndim)
+
+
+def _read_as_there(constraint: Constraint, ndim: int) -> Constraint:
+    """Of more than two axes they take the last ones, which is said here in so many words."""
+    options: dict[str, Any] = {}
+    if ndim > 2 and has_option(constraint, "view") and constraint.view is None:
+        options["view"] = "batch"
+    if ndim > 2 and has_option(constraint, "dim") and constraint.dim == -1:
+        options["dim"] = ndim - 1
+    return replace(constraint, **options)
 
 
 def _drop_torchs_own_reader(module: nn.Module) -> None:
