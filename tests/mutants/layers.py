@@ -16,7 +16,7 @@ TESTS = sorted(
     for pattern in ("freshness", "writes", "hit")
     for path in Path("tests/engine").glob(f"test_{pattern}*.py")
 )
-CLASSES, SLOT = "attach/classes.py", "core/slot.py"
+CLASSES, KEY, SLOT = "attach/classes.py", "core/key.py", "core/slot.py"
 LAYERS = {
     "bypass": [
         Edit(SLOT, "if private.transforming(self.x_in(module)):", "if False:"),
@@ -28,6 +28,7 @@ LAYERS = {
         Edit(CLASSES, "record.alias._version == record.version", "True"),
         Edit(SLOT, "and self.alias._version == self.version", ""),
         Edit(SLOT, "return self.alias._version != self.version or", "return"),
+        Edit(KEY, "versions and alias._version != version", "False"),
     ],
     "memory of x": [
         Edit(CLASSES, "and x.data_ptr() == record.pointer", ""),
