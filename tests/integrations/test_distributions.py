@@ -101,6 +101,7 @@ def test_the_bound_belongs_where_it_does_there(theirs, bound):
         (Normal, r"Give its `\.support`"),
         (Dirichlet(torch.ones(3)), r"Give its `\.support`"),
         ("positive", "expected a constraint"),
+        (constraints.interval, r"expected an instance, such as `constraints\.interval"),
     ],
     ids=lambda v: repr(v)[:40],
 )

@@ -101,6 +101,14 @@ def test_bounds_that_make_no_set_are_refused(make):
         make()
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex32], ids=str)
+def test_numbers_too_short_to_compute_with_are_refused(dtype):
+    for method in (Orthogonal(), Orthogonal().residual, Orthogonal().project):
+        with pytest.raises(DtypeError, match=r"expected one of (bfloat16|complex64), .*Cast it"):
+            method(torch.empty(3, 3, dtype=dtype))
+
+
 @pytest.mark.parametrize(
     "make",
     [

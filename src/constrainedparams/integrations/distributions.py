@@ -100,6 +100,8 @@ def from_distributions(constraint: Any) -> Constraint:
         isinstance(constraint, type) and issubclass(constraint, Distribution)
     ):
         reason = "it is a distribution; expected a constraint of one. Give its `.support`"
+    elif isinstance(constraint, type) and issubclass(constraint, constraints.Constraint):
+        reason = "it is a class; expected an instance, such as `constraints.interval(0.0, 1.0)`"
     else:
         reason = (
             "expected a constraint of torch.distributions or Pyro. For one of your own write a "

@@ -18,6 +18,8 @@ __all__ = ["Constraint", "has_option"]
 Shape = tuple[int, ...]
 Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
+_REAL = (*_LOW, torch.float32, torch.float64)
+_COMPLEX = (torch.complex64, torch.complex128)
 _UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
 _NUMBERS = (int, float, "int", "float")  # annotations, as they are or as words
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
@@ -454,6 +456,10 @@ class Constraint(ABC):
             raise DtypeError(
                 f"{self!r} got {t.dtype}; expected a {kinds} tensor. {self.dtype_remedy}"
             )
+        known = _COMPLEX if t.is_complex() else _REAL
+        if t.dtype not in known:  # torch has next to no operations for what is shorter
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in known)
+            raise DtypeError(f"{self!r} got {t.dtype}; expected one of {names}. Cast it first.")
 
     def _complaint(self, y: Tensor) -> str:
         """Value, expectation and remedy for a y that is off the set."""
