@@ -177,7 +177,9 @@ def page() -> str:
     lines += ["| set | y | x |", "|---|---|---|", *packed(), ""]
     lines += ["## Two sets at once", ""]
     lines += [REFUSED, "", "| sets | both |", "|---|---|"]
-    lines += [f"| {a}, {b} | `{joint}` |" for (a, b), joint in JOINT.items()]
+    for (a, b), joint in JOINT.items():
+        made, bracket, when = joint.rpartition(")")
+        lines += [f"| {a}, {b} | `{made}{bracket}`{when} |"]
     lines += ["", RECIPES, "## Who has which set", "", DATA_LEGEND, ""]
     lines += ["| set | elsewhere | here |", "|---|---|---|"]
     lines += [f"| {r['set']} | {r['systems']} | {cell(ending(r))} |" for r in DATA["who"]]

@@ -6,26 +6,26 @@ from ..sets.contract import Constraint
 
 __all__ = ["JOINT", "second_set"]
 
-# Names of two sets -> the set that is both. docs/sets.md shows the table.
+# Names of two sets -> the set that is both, and when. docs/sets.md shows the table.
 JOINT: dict[tuple[str, str], str] = {
     ("Ordered", "Simplex"): "Simplex(ordered=True)",
     ("FixedEntries", "Simplex"): "Simplex(mask=mask)",
     ("Ordered", "Positive"): "PositiveOrdered()",
     ("GreaterThan", "LessThan"): "Interval(lower, upper)",
-    ("AffineSubspace", "Sphere"): "Sphere(radius, A)",
+    ("AffineSubspace", "Sphere"): "Sphere(radius, A), where b = 0",
     ("Sphere", "SumToZero"): "Sphere(orthogonal_to=[[1, ..., 1]])",
     ("PositiveDefinite", "SpecialLinear"): "UnitDeterminantPositiveDefinite()",
     ("PositiveDefinite", "PositiveDefinite"): "PositiveDefinite(lower, upper)",
     ("CorrelationCholesky", "FixedEntries"): "CorrelationCholesky(mask=mask)",
-    ("FixedEntries", "LowerTriangular"): "LowerTriangular(diagonal=value)",
-    ("FixedEntries", "UpperTriangular"): "UpperTriangular(diagonal=value)",
+    ("FixedEntries", "LowerTriangular"): "LowerTriangular(diagonal=value), of a given diagonal",
+    ("FixedEntries", "UpperTriangular"): "UpperTriangular(diagonal=value), of a given diagonal",
     ("LowRank", "PositiveSemidefinite"): "PositiveSemidefinite(rank=rank)",
     ("FixedRank", "PositiveSemidefinite"): "FixedRankPositiveSemidefinite(rank)",
     ("PositiveDefinite", "Symmetric"): "PositiveDefinite()",
     ("NonNegative", "Simplex"): "Simplex(closed=True)",
     ("DoublyStochastic", "Simplex"): "DoublyStochastic()",
     ("Orthogonal", "SpecialLinear"): "SpecialOrthogonal()",
-    ("LowerTriangular", "Positive"): "CholeskyFactor()",
+    ("LowerTriangular", "Positive"): "CholeskyFactor(), positive on the diagonal",
 }
 
 
