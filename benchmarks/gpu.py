@@ -7,6 +7,7 @@ under the name of the GPU. Without one, --device cpu shows that the program work
 import argparse
 import json
 import random
+import re
 import statistics
 import time
 import warnings
@@ -277,7 +278,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for name, row in asked.items():
         w, g = row["waits"], row.get("graph", "not tried: it waits")
-        kinds.setdefault(f"{w['there']} | {w['back']} | {g}", []).append(f"`{name}`")
+        kind, map_ = name[: name.index("(")], re.search(r"map='\w+'", name)
+        shown = f"`{kind}({map_[0]})`" if map_ else f"`{kind}`"
+        alike = kinds.setdefault(f"{w['there']} | {w['back']} | {g}", [])
+        alike += [shown] if shown not in alike else []
     return [
         f"### {found['device']}\n",
         f"Command: `{found['command']}`, with torch {found['machine']['torch']}. Single precision,",

@@ -139,6 +139,7 @@ def test_a_compiled_optimiser_step(name, backend):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # torch's first, which it makes so
 @pytest.mark.parametrize("how", [torch.compile, cp.compile], ids=["torch", "cp"])
 def test_cuda_graphs(how):
     """mode="reduce-overhead": training and evaluation are those of eager mode."""

@@ -110,9 +110,9 @@ def counted_linear(f=tanh_exp, n=4, **options):
 
 def change(x, seed=7):
     """Write into x in the most ordinary way."""
-    draw = torch.Generator(torch.get_default_device()).manual_seed(seed)
+    draw = torch.Generator(x.device).manual_seed(seed)
     with torch.no_grad():
-        x.add_(0.1 * torch.randn(x.shape, generator=draw))
+        x.add_(0.1 * torch.randn(x.shape, device=x.device, generator=draw))
 
 
 # Comparisons ---------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_a_whole_captured_step_trains_as_eager():
             step(layer, optimisers[0])
             step(twin, optimisers[1])
     torch.cuda.current_stream().wait_stream(aside)
-    _ = layer.weight  # a warm cache, which the graph must not take for f
+    assert layer.weight.requires_grad  # a warm cache, which the graph must not take for f
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss = step(layer, optimisers[0])
@@ -81,7 +81,7 @@ def test_make_graphed_callables_follows_x():
     layer = _layer()
     twin = copy.deepcopy(layer)
     batch = torch.randn(5, 8, device="cuda", dtype=torch.float32)
-    _ = layer.weight
+    assert layer.weight.requires_grad
     graphed = torch.cuda.make_graphed_callables(layer, (batch.clone(),))
     optimisers = [torch.optim.SGD(m.parameters(), 0.1) for m in (layer, twin)]
     for _ in range(4):

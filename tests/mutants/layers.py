@@ -19,7 +19,7 @@ TESTS = sorted(
 CLASSES, KEY, SLOT = "attach/classes.py", "core/key.py", "core/slot.py"
 LAYERS = {
     "bypass": [
-        Edit(SLOT, "if private.transforming(self.x_in(module)):", "if False:"),
+        Edit(SLOT, "if private.transforming(x := self.x_in(module)):", "if False:"),
         Edit(CLASSES, "if torch.compiler.is_compiling() and not slot.override:", "if False:"),
         Edit(CLASSES, "and not private.dispatch_modes()", ""),
         Edit(CLASSES, "and private.tracing_state() is None", ""),

@@ -57,7 +57,7 @@ MUTANTS = [
            ENGINE),
     Mutant("key-without-tracing", "attach/classes.py", "and private.tracing_state() is None", "",
            ENGINE),
-    Mutant("no-bypass", "core/slot.py", "if private.transforming(self.x_in(module)):", "if False:",
+    Mutant("no-bypass", "core/slot.py", "if private.transforming(x := self.x_in(module)):", "if False:",
            ENGINE),
     Mutant("hit-without-companions", "attach/classes.py", "and record.companions.same()", "", ENGINE),
     Mutant("companions-without-tensors", "core/key.py", "if now is not tensor or (versions and alias._version != version):",

@@ -145,7 +145,9 @@ class Slot:
         """y: the tensor handed out before when nothing it depends on has changed, else f again."""
         if self.override:
             return self.override[-1]
-        if private.transforming(self.x_in(module)):
+        if private.transforming(x := self.x_in(module)):
+            if x is not None and x.is_cuda and private.capturing():
+                self.drop("a CUDA graph is captured")  # its node adds to x.grad on another stream
             return self.inline(module)
         self.settle(module)
         x = self.x_in(module)
