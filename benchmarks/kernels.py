@@ -87,7 +87,7 @@ def families(quick: bool) -> dict[str, list[Case]]:
     square = SQUARE[:3] if quick else SQUARE
     tall, n = (TALL[:4], 256) if quick else (TALL, 1024)
     found = {}
-    for name in ("exp", "cayley"):
+    for name in ("exp", "cayley", "polar"):
         constraint = Orthogonal(name)  # type: ignore[arg-type]
         found[f"{name}, n x n"] = [Case(constraint, (m, m)) for m in square]
         found[f"{name}, {n} x k"] = [Case(constraint, (n, k)) for k in tall]

@@ -22,5 +22,5 @@ def test_a_quick_run_prints_and_keeps_its_tables(tmp_path):
     assert times["ours"]["median"] < times["geotorch expm"]["median"]
     assert f"{times['ours']['median']:.1f}" in done.stdout
     assert tall["goal"] is None
-    assert set(found["growth"]) >= {"exp, n x n", "cayley, 256 x k"}
+    assert set(found["growth"]) >= {"exp, n x n", "cayley, 256 x k", "polar, 256 x k"}
     assert found["tall"]["512 x 8"]["stored"] < 6
