@@ -17,6 +17,7 @@ from constrainedparams import (
     Ordered,
     Orthogonal,
     PositiveDefinite,
+    Rotation3D,
     Sphere,
 )
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
@@ -121,6 +122,13 @@ def test_numbers_too_short_to_compute_with_are_refused(dtype):
 def test_true_is_no_number(make):
     with pytest.raises(OptionError, match=r"=True: expected"):
         make()
+
+
+@pytest.mark.parametrize("given", [None, "Exp", {}, ["exp"], 1])
+@pytest.mark.parametrize("constraint", [Orthogonal, Rotation3D, PositiveDefinite])
+def test_a_map_that_is_none(constraint, given):
+    with pytest.raises(OptionError, match=r"map=.*: expected"):
+        constraint(map=given)
 
 
 def test_a_constant_that_learns_is_refused():

@@ -41,8 +41,8 @@ class Orthonormal(MatrixConstraint):
         return "base, the value at the last right_inverse or retract"
 
     def _check_options(self) -> None:
-        if self.map not in self.known:
-            reason = self.refused.get(self.map, "")
+        if not isinstance(self.map, str) or self.map not in self.known:
+            reason = self.refused.get(str(self.map), "")
             names = ", ".join(map(repr, self.known))
             raise OptionError(f"map={self.map!r}: expected one of {names}.{reason}")
 

@@ -66,7 +66,7 @@ class Rotation3D(MatrixConstraint):
         )
 
     def _check_options(self) -> None:
-        if self.map not in _TAILS:
+        if not isinstance(self.map, str) or self.map not in _TAILS:
             raise OptionError(f"map={self.map!r}: expected one of '6d', 'quaternion'.")
 
     def _check(self, shape: Shape) -> str | None:
