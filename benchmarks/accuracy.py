@@ -1,4 +1,4 @@
-"""How exact each map is, beside the same map in torch and geotorch, all in single precision.
+"""How exact each map is, beside the same map in torch, geotorch or SciPy.
 
 Prints one line per map: errors of the value, of its distance from the set and of the gradient, the
 worst over sizes, norms, condition numbers, repeated eigenvalues and scales of the gradient, against
@@ -17,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .engine import machine
-from .maps import MAPS, Map, Point, wide
+from .maps import MAPS
 from .page import publish, table
-from .truths import by_differences
+from .points import Map, Point, wide
+from .truths import by_differences, value_exactly
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 KEPT = DOCS / "bench-accuracy.json"
@@ -27,21 +28,35 @@ SCALES = (2.0**-20, 2.0**-10, 1.0, 2.0**10, 2.0**20)  # 1e-6, 1e-3, 1, 1e3, 1e6
 MOST = 4.0  # units of eps sqrt(n)
 SPREAD = 1.5  # of the gradient's error over the scales
 LEAST = 0.5  # units: below, an error is what rounding the result alone may be
-LIBRARIES = ("ours", "torch", "geotorch")
+LIBRARIES = ("ours", "torch", "geotorch", "scipy")
 INTRO = """\
 The same map at the same x in single precision, in other libraries by their own functions (torch:
 `parametrizations.orthogonal`, `matrix_exp`, else the formula as autograd differentiates it),
-against double precision by another route: eigenvalues, SVD, QR, SciPy. An error is in Frobenius
-norms relative to the result, pooled over the draws of a row, in units of eps sqrt(n). The distance
-from the set is |y^H y - I|, missing symmetry and positivity, what the norm has above 1, or the
-error of a sum, in the same units. Each number is the worst over the rows of a map: n from 2 to 512,
+against double precision by another route: eigenvalues, SVD, QR, Cholesky, SciPy. An error is in
+Frobenius norms relative to the result, pooled over the draws of a row, in units of eps sqrt(n). The
+distance from the set is |y^H y - I|, missing symmetry and positivity, what the norm has above 1,
+singular values beyond their bounds or eigenvalues beyond theirs, a determinant that is not
+positive, |y^T J y - J| over |y|^2, or the error of a sum, a length or a diagonal, in the same
+units. Each number is the worst over the rows of a map: n from 2 to 512,
 norms from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6 to
 1e6 (powers of two, so that nothing but the size changes). `scales`: by what factor the error of the
 gradient differs between these sizes, errors below half a unit counting as that. `oracle`: how far
 double precision is from mpmath with 60 digits. `none`: what came was no number. The bound of each
 row: value, distance and gradient at most 4 units or torch's, scales at most 1.5. Value and gradient
-of the spectral ball and of definite matrices are those of the kernels, without the margin that the
-sets keep to their boundary; the distance is that of the sets.
+of the spectral ball, of bounded singular values, of definite matrices and of correlation L L^T are
+those of the kernels, without the margin that the sets keep to their boundary; the distance is that
+of the sets.
+"""
+INVERSES = """\
+The kernels of right inverses compute in double precision whatever the dtype of y, and have no
+derivative: errors of the value, in units of eps sqrt(n) of double precision times the condition of
+f there (by how much more than its input, relative to size, f changes in a random direction), beside
+`solve_discrete_lyapunov`, `solve_continuous_lyapunov` and `logm` of SciPy. The truth is better than
+double: solutions refined by residuals with 64 bits, logarithms of dense matrices that are exact and
+similar to blocks with a logarithm in closed form. n from 2 to 512 (complex: to 128). Eigenvalues of
+A as near to the circle, or as a share of the norm to the axis, as 1 over a condition number to 1e6;
+those of Y, each with one eigenvector, that far apart; norms of A (of Y - I) from 1e-6 to 30, in the
+first equation to 0.9. The bound of each row: at most 4 units or SciPy's.
 """
 
 
@@ -63,26 +78,27 @@ def measured(f: Map, at: Point, quick: bool) -> dict[str, Any]:
     """Errors of each library, in units, of the value, the distance, and the gradient by scale."""
     torch.manual_seed(0)
     names = ["ours", *f.others]
-    off = {name: [0.0] * (1 + len(SCALES)) for name in names}
-    size, distance = [0.0] * (1 + len(SCALES)), dict.fromkeys(names, 0.0)
+    off: dict[str, list[list[float]]] = {name: [] for name in names}  # a list for each draw
+    size: list[list[float]] = []
+    distance = dict.fromkeys(names, 0.0)
     for _ in range(draws(at.shape[0], quick)):
         x = f.draw(at, f.dtype).to(f.dtype)
         g = torch.randn(at.shape, dtype=f.dtype)
         y, pull = f.oracle(x.to(wide(f.dtype)))
-        pulled = pull(g.to(y.dtype))
-        true = [y, *(s * pulled for s in SCALES)]
-        size = [a + _square(t) for a, t in zip(size, true, strict=True)]
+        pulled = None if pull is None else pull(g.to(y.dtype))
+        true = [y, *(s * pulled for s in SCALES if pulled is not None)]
+        size.append([f.condition(x) ** 2 * _square(t) for t in true])
         for name, function in {"ours": f.ours, **f.others}.items():
-            found = evaluated(function, x, g)
-            gaps = (_square(a.to(t.dtype) - t) for a, t in zip(found, true, strict=True))
-            off[name] = [a + b for a, b in zip(off[name], gaps, strict=True)]
+            found = [function(x)] if pulled is None else evaluated(function, x, g)
+            gaps = zip(found, true, strict=True)
+            off[name].append([_square(a.to(t.dtype) - t) for a, t in gaps])
             if f.distance is not None:
                 ours = f.on_set is not None and name == "ours"
                 on_set = f.on_set(x) if ours and f.on_set is not None else found[0]
                 distance[name] = max(distance[name], f.distance(on_set.to(y.dtype)))
-    eps = torch.finfo(f.dtype).eps
+    eps, sizes = torch.finfo(f.dtype).eps, _pooled(size)
     found_units = {
-        name: [units(a**0.5, b**0.5, at.shape, eps) for a, b in zip(v, size, strict=True)]
+        name: [units(a, b, at.shape, eps) for a, b in zip(_pooled(v), sizes, strict=True)]
         for name, v in off.items()
     }
     return {
@@ -91,8 +107,13 @@ def measured(f: Map, at: Point, quick: bool) -> dict[str, Any]:
         "distance": None
         if f.distance is None
         else {name: units(d, 1.0, at.shape, eps) for name, d in distance.items()},
-        "gradient": {name: v[1:] for name, v in found_units.items()},
+        "gradient": None if pulled is None else {name: v[1:] for name, v in found_units.items()},
     }
+
+
+def _pooled(squares: list[list[float]]) -> list[float]:
+    """Norms over all draws."""
+    return [sum(column) ** 0.5 for column in zip(*squares, strict=True)]
 
 
 def _square(t: Tensor) -> float:
@@ -118,10 +139,15 @@ def control(f: Map) -> float | None:
     for kind, numbers in f.kinds.items():
         torch.manual_seed(0)
         at = Point((4, 4 if n == k else 2), kind, numbers[len(numbers) // 2])
-        x, g = f.draw(at, f.dtype).to(f.dtype).double(), torch.randn(at.shape).double()
+        x, g = f.draw(at, f.dtype).to(f.dtype).to(wide(f.dtype)), torch.randn(at.shape).double()
         y, pull = f.oracle(x)
-        for found, exact in zip((y, pull(g)), by_differences(f.exactly, x, g), strict=True):
+        if pull is None:
+            pairs = [(y, value_exactly(f.exactly, x))]
+        else:
+            pairs = list(zip((y, pull(g)), by_differences(f.exactly, x, g), strict=True))
+        for found, exact in pairs:
             off, size = float(torch.linalg.norm(found - exact)), float(torch.linalg.norm(exact))
+            size = f.condition(x) * size
             worst = max(worst, units(off, size, at.shape, torch.finfo(f.dtype).eps))
     return worst
 
@@ -138,15 +164,17 @@ def spread(errors: list[float]) -> float:
 
 def misses(row: dict[str, Any]) -> Iterator[str]:
     """What a row is above its bound, in words."""
+    peer = "torch" if "torch" in row["value"] else "scipy"
     single = {name: row[name] for name in ("value", "distance") if row[name] is not None}
-    pairs = {name: (v["ours"], v["torch"]) for name, v in single.items()}
-    ours, theirs = row["gradient"]["ours"], row["gradient"]["torch"]
-    for scale, pair in zip(SCALES, zip(ours, theirs, strict=True), strict=True):
-        pairs[f"gradient of size {scale:.0e}"] = pair
+    pairs = {name: (v["ours"], v[peer]) for name, v in single.items()}
+    ours = None if row["gradient"] is None else row["gradient"]["ours"]
+    if ours is not None:
+        for scale, pair in zip(SCALES, zip(ours, row["gradient"][peer], strict=True), strict=True):
+            pairs[f"gradient of size {scale:.0e}"] = pair
     for what, (found, other) in pairs.items():
         if not found <= max(other, MOST):
-            yield f"{row['at']}: {what} {_shown(found)}, torch {_shown(other)}"
-    if not spread(ours) <= SPREAD:
+            yield f"{row['at']}: {what} {_shown(found)}, {peer} {_shown(other)}"
+    if ours is not None and not spread(ours) <= SPREAD:
         yield f"{row['at']}: scales {spread(ours):.2f}"
 
 
@@ -158,7 +186,7 @@ def _shown(number: float) -> str:
 
 
 def _cell(rows: list[dict[str, Any]], what: str) -> str:
-    """The worst of each library: ours / torch / geotorch."""
+    """The worst of each library: ours / torch / geotorch, or ours / SciPy."""
     if rows[0][what] is None:
         return ""
     names = [name for name in LIBRARIES if name in rows[0][what]]
@@ -169,25 +197,32 @@ def _cell(rows: list[dict[str, Any]], what: str) -> str:
 
 def lines(found: dict[str, Any]) -> str:
     """Markdown of a run."""
-    body, missed = [], []
+    maps, inverses, missed = [], [], []
     for name, part in found["maps"].items():
         rows = part["rows"]
-        scales = [max(spread(r["gradient"][who]) for r in rows) for who in ("ours", "torch")]
         over = [text for row in rows for text in misses(row)]
         missed += [f"- {name}, {text}" for text in over]
         held = len(rows) - len({text.split(": ")[0] for text in over})
-        verdict = "holds" if held == len(rows) else "missed"
+        verdict = f"{'holds' if held == len(rows) else 'missed'} ({held} of {len(rows)} rows)"
         exact = "" if part["control"] is None else f"{part['control']:.0e}"
+        if rows[0]["gradient"] is None:
+            inverses.append([name, _cell(rows, "value"), exact, verdict])
+            continue
         cells = [_cell(rows, what) for what in ("value", "distance", "gradient")]
-        scale = f"{scales[0]:.2f} / {_shown(scales[1])}"
-        body.append([name, *cells, scale, exact, f"{verdict} ({held} of {len(rows)} rows)"])
-    header = ["f: ours / torch / geotorch", "value", "distance", "gradient", "scales", "oracle"]
+        scales = [max(spread(r["gradient"][who]) for r in rows) for who in ("ours", "torch")]
+        maps.append([name, *cells, f"{scales[0]:.2f} / {_shown(scales[1])}", exact, verdict])
     parts = [INTRO, f"Command: `{found['command']}`\n"]
     if "--quick" in found["command"]:
         few = "A quick run: 3 draws of a row, too few for the error of a 2 x 2 gradient.\n"
         parts.insert(0, few)
     parts += ["\n".join(f"- {key}: {value}" for key, value in found["machine"].items()) + "\n"]
-    parts += [table([*header, "bound"], body)]
+    if maps:
+        whose = "f: ours / torch / geotorch"
+        parts += [
+            table([whose, "value", "distance", "gradient", "scales", "oracle", "bound"], maps)
+        ]
+    if inverses:
+        parts += [INVERSES, table(["ours / SciPy", "value", "oracle", "bound"], inverses)]
     if missed:
         parts += ["Above the bound:\n", "\n".join(missed) + "\n"]
     return "\n".join(parts)
@@ -204,12 +239,35 @@ def rounded(found: Any) -> Any:
     return found
 
 
+def as_text(found: dict[str, Any]) -> str:
+    return json.dumps(rounded(found)).replace('{"at"', '\n {"at"') + "\n"
+
+
+def restored(kept: dict[str, Any]) -> dict[str, Any]:
+    """What ``rounded`` left of the rows of a run, infinite again where it was no number."""
+    for part in kept["maps"].values():
+        for row in part["rows"]:
+            for errors in (row[what] for what in ("value", "distance", "gradient") if row[what]):
+                for name, found in errors.items():
+                    many = found if isinstance(found, list) else [found]
+                    numbers = [math.inf if e is None else e for e in many]
+                    errors[name] = numbers if isinstance(found, list) else numbers[0]
+    return kept
+
+
+def with_kept(found: dict[str, Any]) -> dict[str, Any]:
+    """A run of some maps with the rows that docs/ has of the others, in the order of ``MAPS``."""
+    kept = restored(json.loads(KEPT.read_text()))
+    both = {**kept["maps"], **found["maps"]}
+    return {**kept, "maps": {name: both[name] for name in MAPS if name in both}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
     parser.add_argument("--only", help="maps whose name contains this, and no more than those")
     parser.add_argument("--output", type=Path, default=Path("results/bench-accuracy.json"))
-    parser.add_argument("--publish", action="store_true", help="put the run into docs/")
+    parser.add_argument("--publish", action="store_true", help="put what was run into docs/")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     command = "make bench-accuracy" + (" ARGS=--quick" if chosen.quick else "")
@@ -225,12 +283,12 @@ def main() -> None:
                 rows.append(measured(f, at, chosen.quick))
                 bar.update()
             found["maps"][name] = {"control": control(f), "rows": rows}
-    text = json.dumps(rounded(found)).replace('{"at"', '\n {"at"') + "\n"
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(text)
+    chosen.output.write_text(as_text(found))
     print(lines(found))
     if chosen.publish:
-        KEPT.write_text(text)
+        found = with_kept(found) if chosen.only else found
+        KEPT.write_text(as_text(found))
         publish("accuracy", lines(found))
 
 

@@ -1,8 +1,9 @@
 """Values and gradients of maps in double precision, by routes that share no code with the package.
 
-An oracle takes x (n, k) and gives y with a function from the gradient of y to that of x. Beside it
-stands the same map in the arithmetic of mpmath, for small x, whose gradient is taken by differences
-in 60 digits: that says how far an oracle itself is off.
+An oracle takes x (n, k) and gives y with a function from the gradient of y to that of x, or None
+where the map is used for its value only. Beside it stands the same map in the arithmetic of mpmath,
+for small x, whose gradient is taken by differences in 60 digits: that says how far an oracle itself
+is off.
 """
 
 import math
@@ -14,10 +15,10 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-__all__ = ["Exact", "Oracle", "by_differences"]
+__all__ = ["Exact", "Oracle", "by_differences", "value_exactly"]
 
 Pull = Callable[[Tensor], Tensor]
-Oracle = Callable[[Tensor], tuple[Tensor, Pull]]
+Oracle = Callable[[Tensor], tuple[Tensor, Pull | None]]
 Exact = Callable[[Any], Any]
 
 
@@ -177,11 +178,18 @@ def by_differences(exactly: Exact, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor
                 down[i, j] -= step
                 change = (exactly(up) - exactly(down)) / (2 * step)
                 slope[i, j] = float(sum(a * b for a, b in zip(change, weights, strict=True)))
-        value = [[float(t) for t in row] for row in exactly(at).tolist()]
-    return x.new_tensor(value), slope
+    return value_exactly(exactly, x), slope
 
 
-def _dense_exactly(x: Any) -> Any:
+def value_exactly(exactly: Exact, x: Tensor) -> Tensor:
+    """Of a map that may be complex."""
+    with mpmath.workdps(60):
+        value = [[complex(t) for t in row] for row in exactly(mpmath.matrix(x.tolist())).tolist()]
+    found = torch.tensor(value, dtype=torch.complex128)
+    return found if x.is_complex() else found.real
+
+
+def dense_exactly(x: Any) -> Any:
     a = mpmath.zeros(x.rows)
     for i in range(x.rows):
         for j in range(min(i, x.cols)):
@@ -190,11 +198,11 @@ def _dense_exactly(x: Any) -> Any:
 
 
 def exp_skew_exactly(x: Any) -> Any:
-    return mpmath.expm(_dense_exactly(x))[:, : x.cols]
+    return mpmath.expm(dense_exactly(x))[:, : x.cols]
 
 
 def cayley_exactly(x: Any) -> Any:
-    a, one = _dense_exactly(x) / 2, mpmath.eye(x.rows)
+    a, one = dense_exactly(x) / 2, mpmath.eye(x.rows)
     return (mpmath.inverse(one - a) * (one + a))[:, : x.cols]
 
 

@@ -73,11 +73,13 @@ class Correlation(Factored):
         return 4 * y.shape[-2] ** 0.5 * torch.finfo(y.dtype).eps
 
     def _rows(self, x: Tensor) -> Tensor:
-        return c.factor_of_rows(x) if self.rank is None else unit(x)
+        # The derivative of a long row is a small difference of large numbers: in double precision.
+        return c.factor_of_rows(precise(x)) if self.rank is None else unit(x)
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         y = d.gram(self._rows(x))
-        return c.with_unit_diagonal(y / (1 + self._slack(x)) if self.rank is None else y)
+        y = y / (1 + self._slack(x)) if self.rank is None else y
+        return c.with_unit_diagonal(y.to(x.dtype))
 
     def _factorization(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         z = self._rows(x)

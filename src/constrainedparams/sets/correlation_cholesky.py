@@ -91,7 +91,8 @@ class CorrelationCholesky(MatrixConstraint):
         return y * self._free(y) + torch.diag_embed(torch.diagonal(y, dim1=-2, dim2=-1).real)
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return c.factor_of_rows(x * self._free(x))
+        # The derivative of a long row is a small difference of large numbers: in double precision.
+        return c.factor_of_rows(precise(x * self._free(x))).to(x.dtype)
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         wide = precise(y)
