@@ -53,11 +53,11 @@ derivative: errors of the value, in units of eps sqrt(n) of double precision tim
 f there (by how much more than its input, relative to size, f changes in a random direction), beside
 `solve_discrete_lyapunov`, `solve_continuous_lyapunov` and `logm` of SciPy. The truth is better than
 double: solutions refined by residuals with 64 bits, logarithms of dense matrices that are exact and
-similar to blocks with a logarithm in closed form. Eigenvalues of
-A as near to the circle, or as a share of the norm to the axis, as 1 over a condition number to 1e6;
-those of Y, each with one eigenvector, that far apart; norms of A (of Y - I) from 1e-6 to 30, in the
-first equation to 0.9. The bound of each row: at most 4 units or SciPy's. In both tables the last
-column says where n goes less far than 512 (`--largest`).
+similar to blocks with a logarithm in closed form. Eigenvalues of A as near to the circle, or as a
+share of the norm to the axis, as 1 over a condition number to 1e6; those of Y, each with one
+eigenvector, that far apart; norms of A (of Y - I) from 1e-6 to 30, in the first equation to 0.9.
+The bound of each row: at most 4 units or SciPy's. In both tables the last column says where n goes
+less far than 512 (`--largest`).
 """
 
 
