@@ -32,18 +32,16 @@ SQUARE, TALL = (32, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64, 256, 1024)
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
-    """Ours and the peers over one product, all in the same rounds."""
+    """Ours over one product; then the peers in rounds of their own: their gigabytes slow ours."""
     count = repeats(case.shape)
-    steps: dict[str, Step] = {
-        "product": product(case.shape, count),
-        "ours": there_and_back(case),
-    }
     n, k = case.shape[-2:]
-    for name, make in PEERS.get(case.peers, {}).items():
-        steps[name] = make(n, k)
-    times = interleaved(steps, rounds_within(seconds, steps, least=7, most=200))
-    times["product"] = [t / count for t in times["product"]]
-    found = {name: ratio(times, name, "product") for name in steps if name != "product"}
+    peers = {name: make(n, k) for name, make in PEERS.get(case.peers, {}).items()}
+    found = {}
+    for steps in ({"ours": there_and_back(case)}, peers):
+        both: dict[str, Step] = {"product": product(case.shape, count), **steps}
+        times = interleaved(both, rounds_within(seconds, both, least=7, most=200)) if steps else {}
+        times["product"] = [t / count for t in times.get("product", [])]
+        found |= {name: ratio(times, name, "product") for name in steps}
     return {
         "goal": case.goal,
         "products": products(case) if case.counted else None,
