@@ -30,24 +30,25 @@ def _lowered(device: torch.device) -> bool:
     """Whether float32 products are computed in less; while a graph is traced it would not last."""
     if torch.compiler.is_compiling() or device.type not in _PRODUCTS:
         return False
-    try:
-        if torch.get_float32_matmul_precision() == "highest":
-            return False
-    except RuntimeError:  # somebody uses the newer names, with which torch mixes no others
-        pass
+    if _older() == "highest":
+        return False
     lowered: bool = _PRODUCTS[device.type].fp32_precision in ("tf32", "bf16")
     return lowered
+
+
+def _older() -> str | None:
+    """The setting by its older name; None where a newer one says otherwise, and torch refuses."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 @contextmanager
 def _exact(device: torch.device) -> Iterator[None]:
     """The setting belongs to the process: who finds it lowered puts it back."""
     products = _PRODUCTS[device.type]
-    newer = products.fp32_precision
-    try:
-        older = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by the newer name alone
-        older = "highest"
+    older, newer = _older() or "highest", products.fp32_precision
     try:
         torch.set_float32_matmul_precision("highest")  # sets both, so that torch finds no mixture
         products.fp32_precision = "ieee"
