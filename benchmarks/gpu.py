@@ -5,8 +5,8 @@ under the name of the GPU. Without one, --device cpu shows that the program work
 """
 
 import argparse
+import functools
 import json
-import random
 import re
 import statistics
 import time
@@ -29,7 +29,7 @@ from . import batches, networks, training
 from .cases import CASES, QUICK, Case, product, there_and_back
 from .engine import machine
 from .page import publish, table
-from .pairs import Step, Times, ratio
+from .pairs import Step, Times, interleaved, ratio
 from .peers import PEERS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -54,15 +54,14 @@ def once(step: Step, device: str) -> float:
 
 
 def timed(steps: dict[str, Step], device: str, seconds: float) -> Times:
-    """Milliseconds of each step, once in each round, in an order drawn anew for each round."""
-    slow = {name for name, step in steps.items() if once(step, device) > SLOW}  # warms up, too
-    times: Times = {name: [once(step, device)] for name, step in steps.items()}
-    quick = sum(v[0] for name, v in times.items() if name not in slow)
-    order = [name for name in steps if name not in slow]
-    for _ in range(min(60, max(3, int(1e3 * seconds / max(quick, 0.01))))):
-        random.shuffle(order)
-        for name in order:
-            times[name].append(once(steps[name], device))
+    """Milliseconds of each step; what is slow is timed once, the others in rounds."""
+    clock = functools.partial(once, device=device)
+    quick = {name: step for name, step in steps.items() if clock(step) <= SLOW}  # warms up, too
+    times: Times = {name: [clock(step)] for name, step in steps.items()}
+    spent = sum(times[name][0] for name in quick)
+    rounds = min(60, max(3, int(1e3 * seconds / max(spent, 0.01))))
+    for name, more in interleaved(quick, rounds, clock=clock).items():
+        times[name] += more
     return times
 
 

@@ -63,8 +63,13 @@ def timed(step: Step) -> float:
     return time.process_time() - start
 
 
-def interleaved(steps: dict[str, Step], rounds: int, seed: int = 0) -> Times:
-    """Times of each step, once in each round, in an order drawn anew for each round.
+def interleaved(
+    steps: dict[str, Step],
+    rounds: int,
+    seed: int = 0,
+    clock: Callable[[Step], float] | None = None,
+) -> Times:
+    """Times of each step by ``clock`` (:func:`timed`), once in each round, in an order drawn anew.
 
     The collector runs between the rounds, not within the steps: its turns would hit some of them.
     """
@@ -77,7 +82,7 @@ def interleaved(steps: dict[str, Step], rounds: int, seed: int = 0) -> Times:
         for _ in range(rounds):
             draw.shuffle(order)
             for name in order:
-                times[name].append(timed(steps[name]))
+                times[name].append((clock or timed)(steps[name]))
             gc.collect()
     finally:
         gc.enable()
