@@ -31,6 +31,7 @@ BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
 ROW, STABLE = "tests/conformance/test_conformance.py", "tests/numerics/test_lyapunov.py"
+LOGARITHM = "tests/numerics/test_logarithm.py"
 BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
     Mutant("private-clone", "core/slot.py", "y, graph = value.detach().clone()", "y, graph = value.detach()",
@@ -237,6 +238,9 @@ MUTANTS = [
     Mutant("late-backward-of-a-batch", "attach/stacked.py", "version != before and", "False and", BATCH),
     Mutant("sums-passed-by", "attach/stacked.py", "if folds and not", "if False and not", BATCH),
     Mutant("stein-of-the-adjoint", "numerics/lyapunov.py", "q = q + c.mH @ q @ c", "q = q + c @ q @ c.mH", STABLE),
+    Mutant("logarithm-as-the-roots-leave-it", "numerics/logarithm.py", "_MOST_CORRECTIONS = 4", "_MOST_CORRECTIONS = 0", LOGARITHM),
+    Mutant("root-of-the-adjoint", "numerics/logarithm.py", "d + c @ d @ c,", "d + c @ d @ c.mH,", LOGARITHM),
+    Mutant("logarithm-with-few-nodes", "numerics/logarithm.py", "* _DIGITS / math.pi**2", "/ math.pi**2", LOGARITHM),
     Mutant("lyapunov-of-another-step", "numerics/lyapunov.py", "2 * g * (n @ q @ n.mH)", "2 * (n @ q @ n.mH)", STABLE),
     Mutant("contracting-with-a-whole-diagonal", "numerics/stability.py", "u = u - 0.5 * torch.diag_embed(", "u = u - 0 * torch.diag_embed(",
            f"{ROW} -kSchur"),

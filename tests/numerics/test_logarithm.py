@@ -56,6 +56,47 @@ def test_logarithms_are_those_of_mpmath(kind):
     assert off(logarithm(y), wanted) <= max(1e-13, 2 * off(peer, wanted))
 
 
+def moved(y):
+    """By how much more than Y its logarithm changes, relative to size, in a random direction."""
+    step = 1e-7 * torch.randn(y.shape, dtype=y.dtype) * y.abs().square().mean().sqrt()
+    up, at, down = (torch.as_tensor(scipy.linalg.logm(t.numpy())) for t in (y + step, y, y - step))
+    return float(torch.linalg.norm(up - down) / torch.linalg.norm(at) / 2e-7)
+
+
+@DTYPES
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_rounding_is_that_of_the_matrix_where_eigenvalues_are_far_apart(condition, dtype):
+    """Blocks [[d, m], [0, d]] turned by a matrix of Hadamard, which is exact; up to 4 units."""
+    half = 8
+    turns = [-3 + 4j, 1, 4j, 3 - 4j] if dtype.is_complex else [1, 1]
+    powers = torch.linspace(0, -math.log2(condition), half).round().double()
+    d = torch.tensor(turns, dtype=dtype).repeat(half // len(turns)) * 2.0**powers
+    m = d * torch.randint(8, 17, (half,)) / 16
+    h = torch.from_numpy(scipy.linalg.hadamard(2 * half)).to(dtype)
+
+    def turned(on, above):
+        x = torch.diag(on.repeat(2))
+        x[:half, half:] = torch.diag(above)
+        return h @ x @ h / (2 * half)
+
+    y = turned(d, m)
+    allowed = 4 * 2.2e-16 * 4 * max(1.0, moved(y))
+    assert off(logarithm(y), turned(d.log(), m / d)) <= allowed
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99, 0.999])
+def test_rotations_near_half_a_turn(share):
+    a = torch.randn(4, 4, dtype=torch.float64)
+    a = (a - a.mT) * (share * math.pi / torch.linalg.matrix_norm(a - a.mT, 2))
+    y = torch.linalg.matrix_exp(a)
+    with mpmath.workdps(50):
+        e, v = mpmath.eig(mpmath.matrix(y.tolist()))
+        exact = v * mpmath.diag([mpmath.log(t) for t in e]) * mpmath.inverse(v)
+        wanted = torch.tensor(exact.apply(mpmath.re).tolist(), dtype=torch.float64)
+    peer = torch.from_numpy(scipy.linalg.logm(y.numpy()).real)
+    assert off(logarithm(y), wanted) <= max(off(peer, wanted), 1e-15)
+
+
 def test_small_logarithms_keep_their_digits():
     x = 1e-7 * torch.randn(5, 5, dtype=torch.float64)
     x = (1 + x) - 1  # what is left of it beside a 1

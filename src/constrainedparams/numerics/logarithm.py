@@ -1,5 +1,7 @@
 """The principal logarithm of a matrix, for right inverses: no derivative."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ _NEAR = 0.3  # |Y - I| from which the quadrature below has all digits
 _NODES = 8
 _MOST_ROOTS = 60
 _MOST_STEPS = 60
+_DIGITS = 14.0
+_MOST_NODES = 256
+_MOST_CORRECTIONS = 4
 
 
 def _quadrature(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,22 +68,71 @@ def _without_logarithm(y: Tensor) -> Tensor:
     return ((values.imag.abs() <= slack) & (values.real <= slack)).any(-1)
 
 
+def _root_slope(x: Tensor, e: Tensor) -> Tensor:
+    """The derivative of the root X along E: the D with X D + D X = E, by doubling (Smith 1968).
+
+    With N = (X + g)^-1, C = N (X - g), g > 0, it is D - C D C = 2 g N E N, and D the sum of
+    C^k (2 g N E N) C^k: C has its eigenvalues in the disc, as X has them in the right half plane.
+    """
+    one = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    sizes = [torch.linalg.matrix_norm(t, keepdim=True) for t in (x, torch.linalg.inv_ex(x)[0])]
+    g = (sizes[0] / sizes[1]).sqrt()
+    n = torch.linalg.inv_ex(x + g * one)[0]
+    c, d = n @ (x - g * one), 2 * g * (n @ e @ n)
+    for _ in range(_MOST_STEPS):
+        d, c = d + c @ d @ c, c @ c
+        if not float(torch.linalg.matrix_norm(c).amax()) > 1e-16:
+            break
+    return d
+
+
+def _slope(root: Tensor, e: Tensor) -> Tensor:
+    """The derivative of the logarithm at Y = X^2 along E, for the principal root X.
+
+    Twice that at X along the D with X D + D X = E, the integral of (s + X)^-1 D (s + X)^-1 over
+    s > 0. By the trapezoidal rule in log s: the poles, at -l for the eigenvalues l of X, are at
+    least w = pi / 2 away from the real line there, so that with a spacing of h it is off by about
+    exp(-2 pi w / h) (Trefethen and Weideman, SIAM Rev. 56, 2014).
+    """
+    d = _root_slope(root, e)
+    one = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    ends = [torch.linalg.matrix_norm(t).log() for t in (torch.linalg.inv_ex(root)[0], root)]
+    low, high = -float(ends[0].amax()) - _DIGITS, float(ends[1].amax()) + _DIGITS
+    count = math.ceil((high - low) * _DIGITS / math.pi**2)
+    total, step = torch.zeros_like(root), (high - low) / count
+    for k in range(count + 1):
+        s = math.exp(low + k * step)
+        inverse = torch.linalg.inv_ex(s * one + root)[0]
+        total = total + s * (inverse @ d @ inverse)
+    return 2 * step * total
+
+
 def _by_roots(y: Tensor) -> Tensor:
     """Square roots until Y is near I, the logarithm there, doubled back (Kenney and Laub 1989).
 
-    The roots lose digits of Y - I: two steps of Newton, L + exp(-L) Y - I, where they help.
+    The roots lose digits of Y - I: steps of Newton for exp(L) = Y, where they help. Rounding of
+    exp(L) then moves L by what the same change of Y does, as far as it can be known. The cheaper
+    step L + exp(-L) Y - I is one of Newton as well, as L commutes with exp(L), but multiplies that
+    rounding by |exp(-L)|.
     """
     one = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-    root, count = y, 0
-    while count < _MOST_ROOTS and float(torch.linalg.matrix_norm(root - one).amax()) > _NEAR:
-        root, count = _square_root(root), count + 1
-    found = 2.0**count * _near_identity(root - one)
-    off = torch.linalg.matrix_norm(expm(found) - y)
-    for _ in range(2 if count else 0):
-        after = found + expm(-found) @ y - one
-        nearer = torch.linalg.matrix_norm(expm(after) - y)
-        found = torch.where((nearer < off)[..., None, None], after, found)
-        off = torch.minimum(off, nearer)
+    roots = [y]
+    while (
+        len(roots) <= _MOST_ROOTS
+        and float(torch.linalg.matrix_norm(roots[-1] - one).amax()) > _NEAR
+    ):
+        roots.append(_square_root(roots[-1]))
+    found = 2.0 ** (len(roots) - 1) * _near_identity(roots[-1] - one)
+    rest = y - expm(found)
+    for _ in range(_MOST_CORRECTIONS if len(roots) > 1 else 0):
+        after = found + _slope(roots[1], rest)
+        left = y - expm(after)
+        off, nearer = (torch.linalg.matrix_norm(t, keepdim=True) for t in (rest, left))
+        found, rest = (
+            torch.where(nearer < off, new, old) for new, old in ((after, found), (left, rest))
+        )
+        if not bool((nearer < 0.1 * off).any()):
+            break
     return found
 
 
@@ -114,7 +168,8 @@ def logarithm(y: Tensor) -> Tensor:
         symmetric = (wide == wide.mH).all(-1).all(-1)[..., None, None]
         found = _by_eigenvalues(wide)
         if not bool(symmetric.all()):
-            found = torch.where(symmetric, found, _by_roots(wide))
+            one = torch.eye(y.shape[-1], dtype=wide.dtype, device=y.device)
+            found = torch.where(symmetric, found, _by_roots(torch.where(symmetric, one, wide)))
         size = torch.linalg.matrix_norm(wide)
         off = float((torch.linalg.matrix_norm(expm(found) - wide) / size).amax())
         if not off < 1e-6:
