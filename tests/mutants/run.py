@@ -265,7 +265,7 @@ MUTANTS = [
            "tests/sets/test_rotations.py"),
     Mutant("ball-of-another-slope", "numerics/hyperbolic.py", "-x.shape[-1] * torch.log1p(s) - s.log()", "-x.shape[-1] * torch.log1p(s)",
            f"{ROW} -kPoincareBall"),
-    Mutant("square-root-once-short", "numerics/logarithm.py", "found = 2.0**count *", "found = 2.0 * count *", "tests/numerics/test_logarithm.py"),
+    Mutant("square-root-once-short", "numerics/logarithm.py", "2.0 ** (len(roots) - 1)", "2.0 * (len(roots) - 1)", LOGARITHM),
     Mutant("squarings-from-one-side", "numerics/exponential.py", "h @ g + g @ h, g)", "2 * h @ g, g)", "tests/numerics/test_exponential.py"),
     Mutant("ties-stay", "numerics/sequences.py", "order = torch.cummax(order - place, dim=-1).values + place",
            "order = order + 0", SEQUENCES),
