@@ -69,8 +69,10 @@ class Book(RuleBasedStateMachine):
         return [raw(net), net._weight_function.sharpness], [plain.x, plain.sharpness]
 
     def loss(self, number):
-        z = noise(number, 2, pair.N, size=1.0)
-        return ramp(self.net(z)), ramp(self.plain(z))
+        return self.loss_of(self.net, number), self.loss_of(self.plain, number)
+
+    def loss_of(self, net, number):
+        return ramp(net(noise(number, 2, pair.N, size=1.0)))
 
     def backward(self, number):
         for loss in self.loss(number):
