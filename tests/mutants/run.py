@@ -31,6 +31,7 @@ BATCH = "tests/attach/test_batch.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
 ROW, STABLE = "tests/conformance/test_conformance.py", "tests/numerics/test_lyapunov.py"
+COMPENSATED = "tests/numerics/test_compensated.py"
 LOGARITHM = "tests/numerics/test_logarithm.py"
 BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
@@ -241,6 +242,11 @@ MUTANTS = [
     Mutant("logarithm-as-the-roots-leave-it", "numerics/logarithm.py", "_MOST_CORRECTIONS = 4", "_MOST_CORRECTIONS = 0", LOGARITHM),
     Mutant("root-of-the-adjoint", "numerics/logarithm.py", "d + c @ d @ c,", "d + c @ d @ c.mH,", LOGARITHM),
     Mutant("logarithm-with-few-nodes", "numerics/logarithm.py", "* _DIGITS / math.pi**2", "/ math.pi**2", LOGARITHM),
+    Mutant("lyapunov-residual-in-double", "numerics/lyapunov.py", "total(q, high, high.mH, low, low.mH)[0]", "q + a @ p + p @ a.mH", STABLE),
+    Mutant("stein-residual-in-double", "numerics/lyapunov.py", "*product(a.mH, high), a.mH @ low)[0]", "a.mH @ high)[0]", STABLE),
+    Mutant("leading-bits-too-many", "numerics/compensated.py", "_BITS - math.ceil(math.log2(terms))", "_BITS", COMPENSATED),
+    Mutant("product-of-the-leading-bits", "numerics/compensated.py", "a1 @ b3 + a2 @ (b2 + b3) + a3 @ b", "a2 @ b2", COMPENSATED),
+    Mutant("sum-forgets-what-rounding-took", "numerics/compensated.py", "(a - (s - t)) + (b - t)", "b - t", COMPENSATED),
     Mutant("lyapunov-of-another-step", "numerics/lyapunov.py", "2 * g * (n @ q @ n.mH)", "2 * (n @ q @ n.mH)", STABLE),
     Mutant("contracting-with-a-whole-diagonal", "numerics/stability.py", "u = u - 0.5 * torch.diag_embed(", "u = u - 0 * torch.diag_embed(",
            f"{ROW} -kSchur"),

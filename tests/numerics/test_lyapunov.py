@@ -75,6 +75,67 @@ def test_lyapunov_is_as_near_to_its_solution_as_scipy(kind, n, gap, dtype):
     assert residual(found.numpy()) <= 4 * max(residual(peer), 4 * n * 2.2e-16 * scale)
 
 
+def hard(kind, n, gap, disc, dtype):
+    """A spectral radius of 1 - gap, or a largest real part of -gap |A|.
+
+    Pairs: blocks [[d, m], [0, d]], turned, with a departure from normality of 1000, -gap itself.
+    """
+    if kind == "pairs":
+        d = (1 - gap) * torch.linspace(-1, 1 if disc else 0, n // 2, dtype=dtype)
+        d = d if disc else d - gap
+        a = torch.diag(torch.cat((d, d)))
+        a[: n // 2, n // 2 :] = 1e3 / (n // 2) ** 0.5 * torch.eye(n // 2)
+        q = torch.linalg.qr(torch.randn(n, n, dtype=dtype))[0]
+        return q @ a @ q.mH
+    a = torch.randn(n, n, dtype=dtype)
+    a = a.triu(1) / n**0.5 + torch.diag(torch.diagonal(a)) if kind == "triangular" else a
+    values = torch.linalg.eigvals(a)
+    if disc:
+        return a * ((1 - gap) / values.abs().max())
+    return a - (values.real.max() + gap * torch.linalg.matrix_norm(a, 2)) * torch.eye(n)
+
+
+HARD = [(kind, n, gap) for kind in ("full", "triangular") for n, gap in ((32, 1e-2), (128, 1e-6))]
+HARD += [("pairs", n, gap) for n, gap in ((8, 0.1), (32, 0.5), (128, 0.5))]
+
+
+@DTYPES
+@pytest.mark.parametrize("equation", ["stein", "lyapunov"])
+@pytest.mark.parametrize(("kind", "n", "gap"), HARD)
+@pytest.mark.filterwarnings("ignore:An ill-conditioned matrix")
+def test_solution_and_residual_are_at_least_as_good_as_by_schur_forms(
+    kind, n, gap, equation, dtype
+):
+    """Bartels and Stewart's, in SciPy; the truth is theirs, refined by residuals of 64 bits."""
+    disc = equation == "stein"
+    a, q = hard(kind, n, gap, disc, dtype), torch.eye(n, dtype=dtype)
+    found = (stein if disc else lyapunov)(a, q).numpy()
+    a, q = a.numpy(), q.numpy()
+    long = np.clongdouble if dtype.is_complex else np.longdouble
+    wide = a.astype(long)
+
+    def solve(q):
+        if disc:
+            return scipy.linalg.solve_discrete_lyapunov(a.conj().T, q)
+        return scipy.linalg.solve_continuous_lyapunov(a, -q)
+
+    def residual(p):
+        p = p.astype(long)
+        return q - p + wide.conj().T @ p @ wide if disc else q + wide @ p + p @ wide.conj().T
+
+    def size(x):
+        return float(np.linalg.norm(x.astype(long)))
+
+    peer = solve(q)
+    true = peer.astype(long)
+    for _ in range(4):
+        true = true + solve(residual(true).astype(a.dtype))
+    assert size(residual(true)) < 1e-17 * size(a) ** (2 if disc else 1) * size(true)
+    assert size(found - true) <= max(size(peer - true), 4e-15 * size(true))
+    least = 1e-16 * (size(a) ** 2 + 1 if disc else size(a)) * size(true)
+    assert size(residual(found)) <= max(size(residual(peer)), least)
+
+
 @DTYPES
 def test_batches_are_solved_one_by_one(dtype):
     a = torch.randn(2, 3, 4, 4, dtype=dtype)

@@ -106,8 +106,28 @@ def test_right_inverse_says_when_a_member_is_too_near_to_the_bound():
     above = torch.randn(6, 6, dtype=torch.float64).triu(1)
     for constraint, near in ((Schur(), (1 - 1e-12) * one), (Hurwitz(), -1e-12 * one)):
         assert bool(constraint.contains(near + above))
-        with pytest.raises(ConstraintViolation, match="too near to its bound"):
+        with pytest.raises(
+            ConstraintViolation, match="too near to its bound, or too far from normal"
+        ):
             constraint.right_inverse(near + above)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_member_far_from_normal_is_refused_and_the_remedy_is_one(dtype):
+    """In single precision x exists in double, and would give another y after rounding."""
+    n = 64
+    a = torch.diag(torch.linspace(-0.9, 0.9, n)) + 10 * torch.randn(n, n).triu(1)
+    a, one = a.to(dtype), torch.eye(n, dtype=dtype)
+    size = torch.linalg.matrix_norm(a, 2)
+    for constraint, far, near in (
+        (Schur(), a, a / size),
+        (Hurwitz(), a - 0.1 * size * one, a - 0.1 * size * one - size * one),
+    ):
+        assert bool(constraint.contains(far))
+        with pytest.raises(ConstraintViolation, match="largest singular value"):
+            constraint.right_inverse(far)
+        y = constraint(constraint.right_inverse(near))
+        assert torch.allclose(y, near, rtol=0, atol=1e-5 * float(size))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), "1"])

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .compensated import product, total
 from .elementary import precise
 
 __all__ = ["lyapunov", "stein"]
@@ -34,6 +35,12 @@ def _hermitian(p: Tensor) -> Tensor:
     return 0.5 * (p + p.mH)
 
 
+def _stein_residual(a: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """Q - (P - A^H P A)."""
+    high, low = product(p, a)
+    return total(q, -p, *product(a.mH, high), a.mH @ low)[0]
+
+
 def stein(a: Tensor, q: Tensor) -> Tensor:
     """The Hermitian P with P - A^H P A = Q, for a spectral radius of A below 1.
 
@@ -52,7 +59,7 @@ def stein(a: Tensor, q: Tensor) -> Tensor:
         powers = _powers(a)
         p = _hermitian(_series(powers, q))
         for _ in range(_REFINEMENTS):
-            p = p + _hermitian(_series(powers, q - (p - a.mH @ p @ a)))
+            p = p + _hermitian(_series(powers, _stein_residual(a, p, q)))
         return p
 
 
@@ -85,5 +92,6 @@ def lyapunov(a: Tensor, q: Tensor) -> Tensor:
 
         p = solved(q)
         for _ in range(_REFINEMENTS):
-            p = p + solved(q + a @ p + p @ a.mH)
+            high, low = product(a, p)
+            p = p + solved(total(q, high, high.mH, low, low.mH)[0])
         return p

@@ -94,11 +94,14 @@ class Hurwitz(MatrixConstraint):
     def _right_inverse(self, y: Tensor) -> Tensor:
         a = precise(y) + self.alpha * d.identity_like(precise(y))
         x = s.decaying_inverse(a)
-        if not bool(s.returns(s.decaying(x)[0], a, y.dtype)):
+        if not bool(s.returns(s.decaying(x.to(y.dtype))[0], a, y.dtype)):
+            real, largest = s.abscissa(y).max(), torch.linalg.matrix_norm(y, 2).max()
             raise ConstraintViolation(
-                f"the value is in {self!r} but too near to its bound for an x in double precision: "
-                f"its largest real part is {float(s.abscissa(y).max()):.6g}. Move it inside first, "
-                "for example by `value - 0.01 * value.norm() * torch.eye(len(value))`."
+                f"the value is in {self!r} but too near to its bound, or too far from normal, for "
+                f"an x in {y.dtype}: its largest real part is {float(real):.6g}, its largest "
+                f"singular value {float(largest):.6g}. Move it inside first, for example by "
+                "`value - 0.01 * value.norm() * torch.eye(len(value))`, or by all of its norm "
+                "where that is the larger by far."
             )
         return x
 

@@ -92,11 +92,13 @@ class Schur(MatrixConstraint):
     def _right_inverse(self, y: Tensor) -> Tensor:
         a = precise(y) / self.radius
         x = s.contracting_inverse(a)
-        if not bool(s.returns(s.contracting(x), a, y.dtype)):
+        if not bool(s.returns(s.contracting(x.to(y.dtype)), a, y.dtype)):
             raise ConstraintViolation(
-                f"the value is in {self!r} but too near to its bound for an x in double precision: "
-                f"its spectral radius is {float(s.spectral_radius(y).max()):.6g}. Move it inside "
-                f"first: `{self!r}.project(1.02 * value)`."
+                f"the value is in {self!r} but too near to its bound, or too far from normal, for "
+                f"an x in {y.dtype}: its spectral radius is "
+                f"{float(s.spectral_radius(y).max()):.6g}, its largest singular value "
+                f"{float(torch.linalg.matrix_norm(y, 2).max()):.6g}. Move it inside first: "
+                f"`{self!r}.project(1.02 * value)`, or divide it by its largest singular value."
             )
         return x
 
