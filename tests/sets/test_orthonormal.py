@@ -298,12 +298,16 @@ def test_an_unknown_map_is_refused(cls):
         cls("svd")
 
 
-@pytest.mark.parametrize("cls", [SpecialOrthogonal, Grassmann])
-def test_a_map_that_a_set_cannot_have_is_refused_with_the_reason_and_another_way(cls):
-    with pytest.raises(OptionError, match=r"map='polar': expected one of 'exp', 'cayley'\. ") as e:
-        cls("polar")
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(SpecialOrthogonal, "polar"), (Grassmann, "polar"), (Grassmann, "householder")],
+)
+def test_a_map_that_a_set_cannot_have_is_refused_with_the_reason_and_another_way(cls, name):
+    known = ", ".join(map(repr, cls.known))
+    with pytest.raises(OptionError, match=rf"map='{name}': expected one of {known}\. ") as e:
+        cls(name)
     remedy = str(e.value).split()[-4 if cls is SpecialOrthogonal else -1].rstrip(".")
-    assert eval(remedy).map == "polar"
+    assert eval(remedy).map == name
 
 
 # the polar map ----------------------------------------------------------------------------------

@@ -126,11 +126,14 @@ def _in_front(
     ]
 
 
-def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor]:
+def operator(
+    name: str, kernel: Kernel, inputs: int = 1, *, waits: bool = True
+) -> Callable[..., Tensor]:
     """``kernel`` as one opaque operation of compiled graphs, and one more for the way back.
 
-    For kernels whose cost depends on values, or that call what autograd must not see. The value
-    has the shape and dtype of the last input. The way back makes the way there again.
+    For kernels whose cost depends on values, or that call what autograd or a compiler must not see.
+    The value has the shape and dtype of the last input. The way back makes the way there again.
+    ``waits``: whether the host waits for values.
     """
     given = ", ".join(f"Tensor x{i}" for i in range(inputs))
 
@@ -148,7 +151,7 @@ def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor
 
     register: Any = torch.library.custom_op
     place = f"constrainedparams::{name}"
-    options: Any = {"mutates_args": (), "tags": WAITS}
+    options: Any = {"mutates_args": (), "tags": WAITS if waits else ()}
     there = register(place, value, schema=f"({given}) -> Tensor", **options)
     schema = f"(Tensor g, {given}) -> Tensor[]"
     back = register(f"{place}_pullback", pulled, schema=schema, **options)

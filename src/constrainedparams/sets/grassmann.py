@@ -47,7 +47,9 @@ class Grassmann(Orthonormal):
 
     has_complex: ClassVar[bool] = True
     refused: ClassVar[dict[str, str]] = {
-        "polar": ' A loss of the span has the same value with Stiefel(map="polar").'
+        "polar": ' A loss of the span has the same value with Stiefel(map="polar").',
+        "householder": " It reads a basis, and has no base to be near to. A loss of the span has "
+        'the same value with Stiefel(map="householder").',
     }
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)

@@ -24,16 +24,25 @@ class Orthogonal(Orthonormal):
     With ``"polar"`` y is the matrix nearest to x, x (x^H x)^(-1/2) (Higham 1986): all of x is read
     and there is no base. The scale of x changes nothing in y, and the gradient grows as 1 over the
     smallest singular value of x; ``retract`` sets x = y, for after many steps. A square real x that
-    passes a singular matrix takes y into the other component; exp and Cayley keep to one.
+    passes a singular matrix takes y into the other component; the other maps keep to one.
+
+    With ``"householder"`` y = -H_1 ... H_k base, a product of reflectors H_j = I - 2 v_j v_j^H /
+    |v_j|^2 in compact form (Schreiber and Van Loan 1989), v_j = e_j + the entries of x below the
+    diagonal in column j; complex: |v_j|^2 + i Im x_jj divides, which turns the column's phase. The
+    ``base`` is where x = 0 leads: the first columns of the identity, each with a sign (complex: a
+    phase). The gradient falls as the columns of x grow; ``retract`` takes the signs with which they
+    have at most the length 1 below the diagonal.
+
     Wide y are the conjugate transposes of tall ones.
 
     Args:
-        map: ``"exp"``, ``"cayley"`` or ``"polar"``.
+        map: ``"exp"``, ``"cayley"``, ``"polar"`` or ``"householder"``.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, k), any n and k; x and ``base`` have the shape of y. Dtypes: real, complex.
-    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y); ``project`` is the polar
-    factor, which is nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y, householder: the reflectors
+    of a QR factorisation of y); ``project`` is the polar factor, which is nearest; ``sample`` is
+    Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.
@@ -50,8 +59,7 @@ class Orthogonal(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
-    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar")
-    one_to_one = property(lambda self: self.map == "cayley")
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar", "householder")
 
     @property
     def onto(self) -> str:

@@ -49,6 +49,7 @@ class SpecialUnitary(Orthonormal):
     refused: ClassVar[dict[str, str]] = {
         "cayley": " The determinant of its values is not 1 when the trace is 0. Unitary has it.",
         "polar": " The determinant of a polar factor is any of modulus 1. Unitary has it.",
+        "householder": " Its columns have phases of their own: any determinant. Unitary has it.",
     }
     onto = property(lambda self: "the whole set")
     one_to_one = property(lambda self: False)

@@ -17,16 +17,20 @@ class Stiefel(Orthonormal):
     with A = [[S, -R^H], [R, 0]], S the skew-Hermitian matrix of the lower triangle of x's top k x k
     block and R the rest of x; Q and D move I_{n x k} to the state ``base``; phi is exp
     (Lezcano-Casado, arXiv 1909.09501) or the Cayley map (I - A/2)^-1 (I + A/2). Nothing is n x n.
-    With ``"polar"`` y is the matrix nearest to x, x (x^H x)^(-1/2), without a base.
+    With ``"polar"`` y is the matrix nearest to x, x (x^H x)^(-1/2), without a base; with
+    ``"householder"`` it is a product of reflectors with base the signed first columns of the
+    identity (:class:`Orthogonal`).
 
     Args:
         map: ``"exp"``; ``"cayley"``: cheaper, and less than half a turn from base; ``"polar"``: as
-            cheap, all of x is read, and its scale changes nothing in y.
+            cheap, all of x is read, and its scale changes nothing in y; ``"householder"``: as cheap
+            as Cayley without a base.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, k) with n >= k; x and ``base`` have the shape of y. Dtypes: real, complex.
-    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y); ``project`` is the polar
-    factor, which is nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y, householder: the reflectors
+    of a QR factorisation of y); ``project`` is the polar factor, which is nearest; ``sample`` is
+    Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.
@@ -43,8 +47,7 @@ class Stiefel(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
-    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar")
-    one_to_one = property(lambda self: self.map == "cayley")
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar", "householder")
 
     @property
     def onto(self) -> str:

@@ -16,18 +16,20 @@ class Unitary(Orthonormal):
     y = base phi(S), S the skew-Hermitian matrix of the lower triangle of x and of the imaginary
     part of its diagonal; phi(S) = exp(S) (Lezcano-Casado, Martinez-Rubio, arXiv 1901.08428, with
     the base of 1909.09501) or the Cayley map (I - S/2)^-1 (I + S/2). With ``"polar"`` y is the
-    unitary matrix nearest to x, x (x^H x)^(-1/2), without a base. :class:`Orthogonal` is the same
-    for square matrices, and takes tall and wide ones. U(n) has one component; of a real tensor y is
-    orthogonal, and exp and Cayley keep the sign of its determinant.
+    unitary matrix nearest to x, x (x^H x)^(-1/2), without a base; with ``"householder"`` a product
+    of reflectors, whose formula is in :class:`Orthogonal`, which is the same for square matrices,
+    and takes tall and wide ones. U(n) has one component; of a real tensor y is orthogonal, and all
+    maps but the polar one keep the sign of its determinant.
 
     Args:
         map: ``"exp"``; ``"cayley"``: cheaper, and less than half a turn from base; ``"polar"``: the
-            scale of x changes nothing in y.
+            scale of x changes nothing in y; ``"householder"``: base is diagonal.
         view, sizes: how to read a tensor as matrices (:class:`MatrixConstraint`).
 
     Shapes: (..., n, n); x and ``base`` have the shape of y. Dtypes: complex, real.
-    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y); ``project`` is the polar
-    factor, which is nearest; ``sample`` is Haar; the residual is |y^H y - I|_F.
+    ``right_inverse`` gives x = 0 and base = y, polished (polar: x = y, householder: the reflectors
+    of a QR factorisation of y); ``project`` is the polar factor, which is nearest; ``sample`` is
+    Haar; the residual is |y^H y - I|_F.
 
     Raises:
         OptionError: an unknown map.
@@ -42,8 +44,7 @@ class Unitary(Orthonormal):
     """
 
     has_complex: ClassVar[bool] = True
-    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar")
-    one_to_one = property(lambda self: self.map == "cayley")
+    known: ClassVar[tuple[str, ...]] = ("exp", "cayley", "polar", "householder")
 
     @property
     def onto(self) -> str:

@@ -15,10 +15,11 @@ from .peek import constrained, peek
 def retract(model: nn.Module) -> None:
     """Change x and map state of every set in ``model`` so that no y changes, to rounding.
 
-    Exponentials and Cayley maps take the present y as their base, with x = 0; spheres and polar
-    coordinates get back their length. Far from its base a map turns y by less and less, and not
-    evenly: in long trainings call this now and then, after ``optimizer.step()`` and before the next
-    forward. Weight decay then pulls y to where it was at the last call.
+    Exponentials and Cayley maps take the present y as their base, with x = 0; reflectors take the
+    signs with which they are short; spheres and polar coordinates get back their length. Far from
+    its base a map turns y by less and less, and not evenly: in long trainings call this now and
+    then, after ``optimizer.step()`` and before the next forward. Weight decay then pulls y to where
+    it was at the last call (reflectors: to the identity with these signs).
 
     x stays the same parameter, and the state of an optimiser what it was: momentum gathered in the
     old coordinates goes on in the new ones. f runs again at the next read. Sets without anything to

@@ -43,7 +43,9 @@ def _case(
     awkward: Points | None = None,
     bad_shapes: tuple[tuple[int, ...], ...] = ((4,), ()),
 ) -> Case:
-    has_density = constraint.map == "cayley" and not isinstance(constraint, Grassmann)
+    has_density = constraint.map in ("cayley", "householder") and not isinstance(
+        constraint, Grassmann
+    )
     points = {} if constraint.view else {"identity": identity, "half turn": half_turn}
     off: Points = {
         "one entry off": bump,
@@ -116,6 +118,9 @@ ROWS: tuple[Case, ...] = (
     _case(Orthogonal("cayley"), (2, 4)),
     _case(Orthogonal("polar"), (3, 3), awkward=_REFLECTION),
     _case(Orthogonal("polar"), (2, 4)),
+    _case(Orthogonal("householder"), (3, 3), awkward=_REFLECTION),
+    _case(Orthogonal("householder"), (5, 2), awkward={"last columns": _flipped}),
+    _case(Orthogonal("householder"), (2, 4)),
     _case(Orthogonal(view="o i h w -> o (i h w)"), (2, 2, 1, 2), bad_shapes=((2, 2),)),
     _case(
         Orthogonal("cayley", view="(heads d) e -> heads d e", sizes={"heads": 2}),
@@ -124,9 +129,11 @@ ROWS: tuple[Case, ...] = (
     ),
     _case(SpecialOrthogonal(), (4, 4), near_misses=_REFLECTION, bad_shapes=((3, 2), (2, 3))),
     _case(SpecialOrthogonal("cayley"), (2, 2), near_misses=_REFLECTION, bad_shapes=((3, 2),)),
+    _case(SpecialOrthogonal("householder"), (4, 4), near_misses=_REFLECTION, bad_shapes=((3, 2),)),
     _case(Unitary(), (2, 2), bad_shapes=((3, 2), (2, 3), (4,))),
     _case(Unitary("cayley"), (3, 3), bad_shapes=((3, 2),)),
     _case(Unitary("polar"), (2, 2), bad_shapes=((3, 2),)),
+    _case(Unitary("householder"), (3, 3), bad_shapes=((3, 2),)),
     _case(SpecialUnitary(), (2, 2), {"another phase": _other_phase}, bad_shapes=((3, 2), (4,))),
     _case(
         SpecialUnitary(view="(b i) j -> b i j", sizes={"b": 1}),
@@ -139,6 +146,7 @@ ROWS: tuple[Case, ...] = (
     _case(Stiefel(), (4, 2), bad_shapes=_WIDE),
     _case(Stiefel(), (3, 3), awkward=_REFLECTION, bad_shapes=_WIDE),
     _case(Stiefel("polar"), (5, 2), bad_shapes=_WIDE),
+    _case(Stiefel("householder"), (4, 3), bad_shapes=_WIDE),
     _case(Stiefel("cayley", view="k n -> n k"), (1, 3), bad_shapes=((3, 1), (4,))),
     _case(Grassmann(), (5, 2), awkward={"orthogonal to the start": _flipped}, bad_shapes=_WIDE),
     _case(
