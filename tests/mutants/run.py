@@ -25,6 +25,7 @@ SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkp
 SKEW = "tests/numerics/test_skew_exponential.py"
 TALL, POLAR = "tests/numerics/test_tall.py", "tests/numerics/test_polar.py"
 ORTHOGONAL = "tests/numerics/test_orthogonal.py"
+CAYLEY = "tests/numerics/test_cayley.py"
 DEFINITE = "tests/numerics/test_definite_kernels.py"
 SEMIDEFINITE, RECTANGULAR = "tests/sets/test_semidefinite.py", "tests/sets/test_rectangular.py"
 BATCH = "tests/attach/test_batch.py"
@@ -204,7 +205,14 @@ MUTANTS = [
     Mutant("polar-again-as-if-square", "numerics/polar.py", "return ((y @ z + rest).to(x.dtype),)", "return ((y @ z).to(x.dtype),)",
            POLAR),
     Mutant("dropped-base", "numerics/orthogonal.py", "y = kernel(base.detach().expand(x.shape), x)", "y = f(x)", ORTHOGONAL),
-    Mutant("dropped-base-of-a-square", "numerics/orthogonal.py", "return 2 * z - base", "return 2 * z - identity", ORTHOGONAL),
+    Mutant("dropped-base-of-a-square", "numerics/cayley.py", "torch.sub(4 * z, base)", "torch.sub(4 * z, torch.eye(len(z)))", CAYLEY),
+    Mutant("cayley-columns-in-their-old-order", "numerics/cayley.py", "z = _columns(z, order)", "pass", CAYLEY),
+    Mutant("cayley-back-in-the-order-there", "numerics/cayley.py", "order.argsort(-1)", "order", CAYLEY),
+    Mutant("cayley-transposed", "numerics/cayley.py", "solve, adjoint_factors = torch.linalg.solve_triangular, adjoint(factors)",
+           "solve, adjoint_factors = torch.linalg.solve_triangular, factors.mT", CAYLEY),
+    Mutant("cayley-back-once", "numerics/cayley.py", ".mul_(4)", ".mul_(2)", CAYLEY),
+    Mutant("cayley-again-of-the-identity", "numerics/cayley.py", "lambda x: _formula(base, x)", "lambda x: _formula(torch.eye(x.shape[-1], dtype=x.dtype), x)", CAYLEY),
+    Mutant("cayley-never-by-its-kernel", "numerics/cayley.py", "small = x.shape[-1] < _SIZE", "small = x.shape[-1] > 0", CAYLEY),
     Mutant("transport-without-signs", "numerics/orthogonal.py", "torch.sub(z, y, out=y).mul_(phase)", "torch.sub(z, y, out=y)",
            ORTHOGONAL),
     Mutant("transport-back-by-the-way-there", "numerics/orthogonal.py", "pulled = v @ (adjoint(t) @", "pulled = v @ (t @", ORTHOGONAL),

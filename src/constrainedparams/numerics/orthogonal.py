@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cayley import cayley_square
 from .elementary import determinant_sign, precise, with_value
 from .kernel import Kernel, adjoint, is_traced
 from .polar import polar_factor
@@ -63,7 +64,7 @@ def cayley(x: Tensor) -> Tensor:
     Returns:
         (..., n, k), I_{n x k} at x = 0; real results have no eigenvalue -1 when n = k.
     """
-    return _cayley_square(x, None) if x.shape[-2] == x.shape[-1] else cayley_tall(x)
+    return cayley_square(None, x) if x.shape[-2] == x.shape[-1] else cayley_tall(x)
 
 
 def log_det_cayley(x: Tensor) -> Tensor:
@@ -90,18 +91,6 @@ def log_det_cayley(x: Tensor) -> Tensor:
     return -(2 * n if x.is_complex() else n - 1) * torch.linalg.slogdet(inverse)[1]
 
 
-def _cayley_square(x: Tensor, base: Tensor | None) -> Tensor:
-    """base (I - A/2)^-1 (I + A/2) = 2 base (I - A/2)^-1 - base.
-
-    One solve and no product; torch keeps the factorisation, and its way back is one solve and one
-    product. I - A/2 is never singular, so that nothing has to wait for an answer of the device.
-    """
-    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    base = identity.expand(x.shape) if base is None else base
-    z, _ = torch.linalg.solve_ex(identity - 0.5 * skew(x), base, left=False)
-    return 2 * z - base
-
-
 def exponential_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`exponential`, moved to ``base``, orthonormal to rounding."""
     return (
@@ -115,7 +104,7 @@ def cayley_from(base: Tensor | None, x: Tensor) -> Tensor:
     """:func:`cayley`, moved to ``base``, orthonormal to rounding."""
     if _is_tall(x):
         return _placed(cayley_tall, _CAYLEY_FROM, base, x)
-    return polished(_cayley_square(x, base))
+    return polished(cayley_square(base, x))
 
 
 def _is_tall(x: Tensor) -> bool:
