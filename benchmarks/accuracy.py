@@ -32,14 +32,14 @@ LIBRARIES = ("ours", "torch", "geotorch", "scipy")
 INTRO = """\
 The same map at the same x in single precision, in other libraries by their own functions (torch:
 `parametrizations.orthogonal`, `matrix_exp`, else the formula as autograd differentiates it),
-against double precision by another route: eigenvalues, SVD, QR, Cholesky, SciPy. An error is in
-Frobenius norms relative to the result, pooled over the draws of a row, in units of eps sqrt(n). The
-distance from the set is |y^H y - I|, missing symmetry and positivity, what the norm has above 1,
-singular values beyond their bounds or eigenvalues beyond theirs, a determinant that is not
-positive, |y^T J y - J| over |y|^2, or the error of a sum, a length or a diagonal, in the same
-units. Each number is the worst over the rows of a map: n from 2 to 512,
-norms from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6 to
-1e6 (powers of two, so that nothing but the size changes). `scales`: by what factor the error of the
+against double precision by another route: eigenvalues, SVD, QR, Cholesky, reflectors one by one,
+SciPy. An error is in Frobenius norms relative to the result, pooled over the draws of a row, in
+units of eps sqrt(n). The distance from the set is |y^H y - I|, missing symmetry and positivity,
+what the norm has above 1, singular values beyond their bounds or eigenvalues beyond theirs, a
+determinant that is not positive, |y^T J y - J| over |y|^2, or the error of a sum, a length or a
+diagonal, in the same units. Each number is the worst over the rows of a map: n from 2 to 512, norms
+from 1e-6 to 30, condition numbers to 1e6, repeated eigenvalues, gradients of size 1e-6 to 1e6
+(powers of two, so that nothing but the size changes). `scales`: by what factor the error of the
 gradient differs between these sizes, errors below half a unit counting as that. `oracle`: how far
 double precision is from mpmath with 60 digits. `none`: what came was no number. The bound of each
 row: value, distance and gradient at most 4 units or torch's, scales at most 1.5. Value and gradient

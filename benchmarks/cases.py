@@ -59,7 +59,8 @@ class Case:
 
 
 EXP, CAYLEY, POLAR = Orthogonal(), Orthogonal("cayley"), Orthogonal("polar")
-ORTHONORMAL = "orthonormal"
+HOUSEHOLDER = Orthogonal("householder")
+ORTHONORMAL, REFLECTORS = "orthonormal", "reflectors"
 
 CASES = (
     Case(EXP, (64, 64), None, ORTHONORMAL, counted=True),
@@ -75,6 +76,9 @@ CASES = (
     Case(CAYLEY, (4096, 64), 13, based=False),
     Case(POLAR, (1024, 64), 18),
     Case(POLAR, (4096, 64), 12),
+    Case(HOUSEHOLDER, (512, 512), None, REFLECTORS),
+    Case(HOUSEHOLDER, (1024, 64), None, REFLECTORS),
+    Case(HOUSEHOLDER, (4096, 64), None, REFLECTORS),
     Case(EXP, (64, 32, 32), 45),
     Case(Grassmann(), (1024, 64)),
     Case(PositiveDefinite(), (512, 512), 4, "positive definite", counted=True),

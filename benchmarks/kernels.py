@@ -85,7 +85,7 @@ def families(quick: bool) -> dict[str, list[Case]]:
     square = SQUARE[:3] if quick else SQUARE
     tall, n = (TALL[:4], 256) if quick else (TALL, 1024)
     found = {}
-    for name in ("exp", "cayley", "polar"):
+    for name in ("exp", "cayley", "polar", "householder"):
         constraint = Orthogonal(name)  # type: ignore[arg-type]
         found[f"{name}, n x n"] = [Case(constraint, (m, m)) for m in square]
         found[f"{name}, {n} x k"] = [Case(constraint, (n, k)) for k in tall]
@@ -192,6 +192,13 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def with_kept(found: dict[str, Any]) -> dict[str, Any]:
+    """A run of some cases with the rows that docs/ has of the others, in the order of ``CASES``."""
+    kept = json.loads(KEPT.read_text())
+    both = {**kept["cases"], **found["cases"]}
+    return {**kept, "cases": {str(case): both[str(case)] for case in CASES if str(case) in both}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
@@ -203,6 +210,7 @@ def main() -> None:
     found = json.loads(chosen.read.read_text()) if chosen.read else run(chosen)
     print("\n".join(lines(found)))
     if chosen.publish:
+        found = with_kept(found) if chosen.only else found
         KEPT.write_text(json.dumps(found, indent=1) + "\n")
         draw(found)
         publish("kernels", "\n".join(lines(found)) + "\n")

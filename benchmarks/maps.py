@@ -75,6 +75,12 @@ def _torch(name: str) -> Function:
     return f
 
 
+def _householder(x: Tensor) -> Tensor:
+    """With the signs of ours on the diagonal, where torch reads them."""
+    signs = torch.eye(*x.shape, dtype=x.dtype)
+    return _torch("householder")(x.tril(-1) - signs)
+
+
 def _geotorch(triv: str) -> Function:
     """With the identity for its base point."""
 
@@ -153,6 +159,20 @@ def _nearest(shapes: tuple[Shape, ...]) -> Map:
     )
 
 
+def _reflected(shapes: tuple[Shape, ...], dtype: torch.dtype = torch.float32) -> Map:
+    return Map(
+        Orthogonal("householder"),
+        {"torch": truths.one_by_one if dtype.is_complex else _householder},
+        truths.reflectors,
+        tangent,
+        None if dtype.is_complex else truths.reflectors_exactly,
+        _defect,
+        kinds=_ANGLES,
+        dtype=dtype,
+        shapes=shapes,
+    )
+
+
 def _exp_definite(dtype: torch.dtype, shapes: tuple[Shape, ...]) -> Map:
     return Map(
         expm_hermitian,
@@ -185,6 +205,9 @@ MAPS: dict[str, Map] = {
     "Cayley, n x k": _orthogonal("cayley", TALL),
     "polar, n x n": _nearest(SQUARE),
     "polar, n x k": _nearest(TALL),
+    "Householder, n x n": _reflected(SQUARE),
+    "Householder, n x k": _reflected(TALL),
+    "Householder, complex": _reflected(SQUARE[:3], torch.complex64),
     "exp of symmetric": _exp_definite(torch.float32, SQUARE),
     "exp of Hermitian, complex": _exp_definite(torch.complex64, SQUARE[:3]),
     "exp of any matrix": Map(

@@ -109,6 +109,7 @@ PEERS: dict[str, dict[str, Peer]] = {
         "geoopt retraction": _retraction(geoopt.EuclideanStiefel, _orthonormal),
         "geoopt Cayley retraction": _retraction(geoopt.CanonicalStiefel, _orthonormal),
     },
+    "reflectors": {"torch householder": _torch("householder")},
     "positive definite": {
         "geotorch": _geotorch("positive_definite"),
         "geoopt retraction": _retraction(geoopt.SymmetricPositiveDefinite, _definite),

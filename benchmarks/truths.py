@@ -110,6 +110,24 @@ def polar(x: Tensor) -> tuple[Tensor, Pull]:
     return y, pull
 
 
+def reflectors(x: Tensor) -> tuple[Tensor, Pull]:
+    """-H_1 ... H_k I_{n x k}, one reflector after the other, as torch differentiates it."""
+    leaf = x.clone().requires_grad_()
+    y = one_by_one(leaf)
+    return y.detach(), lambda g: torch.autograd.grad(y, leaf, g, retain_graph=True)[0]
+
+
+def one_by_one(x: Tensor) -> Tensor:
+    n, k = x.shape
+    y = -torch.eye(n, k, dtype=x.dtype)
+    for j in reversed(range(k)):
+        v = torch.cat((torch.zeros_like(x[:j, j]), torch.ones_like(x[:1, j]), x[j + 1 :, j]))
+        length = (v.conj() * v).sum()
+        length = length + 1j * x[j, j].imag if x.is_complex() else length
+        y = y - torch.outer(v, 2 / length * (v.conj() @ y))
+    return y
+
+
 def ball(x: Tensor) -> tuple[Tensor, Pull]:
     """x L^-H, L L^H = I + x^H x: the top of Q for [x; I] = Q L^H, as torch differentiates QR."""
     leaf = x.clone().requires_grad_()
@@ -213,6 +231,14 @@ def exp_hermitian_exactly(x: Any) -> Any:
 def polar_exactly(x: Any) -> Any:
     e, q = mpmath.eigsy(x.T * x)
     return x * q * mpmath.diag([1 / mpmath.sqrt(t) for t in e]) * q.T
+
+
+def reflectors_exactly(x: Any) -> Any:
+    y = -mpmath.eye(x.rows)[:, : x.cols]
+    for j in reversed(range(x.cols)):
+        v = mpmath.matrix([0] * j + [1] + [x[i, j] for i in range(j + 1, x.rows)])
+        y = y - 2 * v * (v.T * y) / (v.T * v)[0]
+    return y
 
 
 def ball_exactly(x: Any) -> Any:

@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDS_IN_THREE_DRAWS = (
     "Cayley, n x k",
     "polar, n x n",
+    "Householder, n x n",
+    "Householder, n x k",
+    "Householder, complex",
     "spectral ball",
     "doubly stochastic",
     "Schur stable",
@@ -59,6 +62,7 @@ def test_a_quick_run_prints_and_keeps_every_map(tmp_path, module):
 
 WITH_GRADIENT = (
     "exp of skew, n x n",
+    "Householder, n x k",
     "Cayley, n x k",
     "exp of symmetric",
     "Hurwitz stable",

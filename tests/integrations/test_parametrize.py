@@ -86,7 +86,13 @@ MADE = {
     ),
     "orthogonal, householder": (
         lambda: parametrizations.orthogonal(nn.Linear(4, 4), orthogonal_map="householder"),
-        cp.Orthogonal(),
+        cp.Orthogonal("householder"),
+    ),
+    "orthogonal, wide reflectors": (
+        lambda: parametrizations.orthogonal(
+            nn.Linear(5, 3), orthogonal_map="householder", use_trivialization=False
+        ),
+        cp.Orthogonal("householder"),
     ),
     "orthogonal, conv": (
         lambda: parametrizations.orthogonal(nn.Conv2d(2, 3, 2)),

@@ -117,8 +117,8 @@ def _rows_of(dim: int, tensor: Tensor) -> str | None:
 
 
 def _orthogonal(part: Any, _: Tensor) -> Constraint:
-    cayley = part.orthogonal_map.name == "cayley"  # what householder reaches exp reaches
-    return sets.Orthogonal("cayley" if cayley else "exp")
+    name = part.orthogonal_map.name
+    return sets.Orthogonal("exp" if name == "matrix_exp" else name)
 
 
 def _weight_norm(part: Any, y: Tensor) -> Constraint:

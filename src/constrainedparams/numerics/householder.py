@@ -54,58 +54,64 @@ def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.narrow(-2, 0, k), x.narrow(-2, k, n - k)
 
 
-def _identity(top: Tensor) -> Tensor:
-    return torch.eye(top.shape[-1], dtype=top.dtype, device=top.device)
+def _diagonal(m: Tensor) -> Tensor:
+    return torch.diagonal(m, dim1=-2, dim2=-1)
 
 
 def _unit(top: Tensor) -> Tensor:
     """V_1: what is below the diagonal, and ones on it."""
-    return top.tril(-1) + _identity(top)
+    v = top.tril(-1)
+    _diagonal(v).fill_(1)
+    return v
 
 
 def _compact(phases: Tensor, top: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """V_1, N and W from the top of x and V_2^H V_2."""
+    """W, V_1 W - D and N, from the top of x and V_2^H V_2."""
     v = _unit(top)
-    gram = adjoint(v) @ v + gram
-    halves = gram + 0.5 * (top - adjoint(top)) if top.is_complex() else gram
-    n = gram.triu(1) + 0.5 * _identity(top) * halves
-    return v, n, torch.linalg.solve_triangular(n, adjoint(v) * phases, upper=True)
+    n = (adjoint(v) @ v + gram).triu()
+    _diagonal(n).mul_(0.5)
+    if top.is_complex():
+        own = _diagonal(top)
+        _diagonal(n).add_(0.25 * (own - own.conj_physical()))
+    w = torch.linalg.solve_triangular(n, adjoint(v) * phases, upper=True)
+    above = v @ w
+    _diagonal(above).sub_(phases.squeeze(-2))
+    return w, above, n
 
 
 def _there(phases: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What is k x k in double precision, as N + N^H = V^H V is what makes y orthonormal."""
     top, r = _parts(_readable(x))
-    v, n, w = _compact(phases, precise(top), double_gram(r))
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    above, below = _parts(y)
-    above.copy_(v @ w - _identity(v) * phases)
+    w, above, n = _compact(phases, precise(top), double_gram(r))
     n, w = n.to(r.dtype), w.to(r.dtype)
-    below.copy_(r @ w)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part, value in zip(_parts(y), (above, r @ w), strict=True):
+        part.copy_(value)
     return y, (n, w)
 
 
 def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     (phases, x), (n, w), dtype = inputs, kept, g.dtype
     (top, r), (g1, g2) = _parts(_readable(x)), _parts(_readable(g))
-    d, v, zero = phases.to(g1.dtype), _unit(top), torch.zeros_like(phases)
-    q = (adjoint(v) @ g1 + adjoint(r) @ g2) * d.conj()
+    d, v, back = phases.to(n.dtype), _unit(top), adjoint(w)
+    q = (adjoint(v) @ g1 + adjoint(r) @ g2).mul_(d.conj_physical())
     q = torch.linalg.solve_triangular(adjoint(n), q, upper=False)
-    gn = -(q * d) @ adjoint(w)
-    diagonal = 0.5 * _identity(gn) * gn
-    m, back = gn.triu(1) + diagonal, adjoint(w)
+    m = ((q * d) @ back).triu_().neg_()
+    _diagonal(m).mul_(0.5)
+    turn = _diagonal(m) - _diagonal(m).conj_physical()
     m = m + adjoint(m)
-    top = (g1 @ back + v @ m + adjoint(q)).tril(-1)
+    top = (g1 @ back).add_(v @ m).add_(adjoint(q)).tril_(-1)
     if x.is_complex():
-        top = top + 0.5 * (diagonal - adjoint(diagonal))
-    if r.shape[-2] == 0:
-        return zero, top.to(dtype)
-    return zero, sum_of_products(g2, back, r, m, top=top).to(dtype)
+        _diagonal(top).copy_(0.5 * turn)
+    if r.shape[-2] > 0:
+        top = sum_of_products(g2, back, r, m, top=top)
+    return torch.zeros_like(phases), top.to(dtype)
 
 
 def _formula(phases: Tensor, x: Tensor) -> Tensor:
     top, r = _parts(precise(x))
-    v, _, w = _compact(phases, top, adjoint(r) @ r)
-    return torch.cat((v @ w - _identity(v) * phases, r @ w), dim=-2).to(x.dtype)
+    w, above, _ = _compact(phases, top, adjoint(r) @ r)
+    return torch.cat((above, r @ w), dim=-2).to(x.dtype)
 
 
 def _again(g: Tensor, phases: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,10 +129,11 @@ def _phase(z: Tensor) -> Tensor:
 
 
 def _phases(base: Tensor | None, x: Tensor) -> Tensor:
-    """The diagonal of D as a row, for each x: in double precision, D D^H = I as V^H V is."""
-    top = precise(_parts(x if base is None else base.detach())[0])
-    ones = _identity(top)
-    row = _phase((ones if base is None else ones * top).sum(dim=-2, keepdim=True))
+    """The diagonal of D as a row, for each x: in double precision, as D D^H = I is made use of."""
+    top = _parts(x if base is None else base.detach())[0]
+    ones = torch.eye(x.shape[-1], dtype=top.dtype, device=x.device)
+    # torch.diagonal would do, and compilers warn of it.
+    row = _phase(precise((ones if base is None else ones * top).sum(dim=-2, keepdim=True)))
     return row.expand(*x.shape[:-2], 1, x.shape[-1])
 
 
