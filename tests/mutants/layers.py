@@ -42,7 +42,7 @@ LAYERS = {
         Edit(CLASSES, "and record.companions.same()", ""),
         Edit(SLOT, "if not record.companions.same():", "if False:"),
     ],
-    "optimiser hooks": [Edit("core/optimizers.py", "if p._version == version]", "if False]")],
+    "optimiser hooks": [Edit("core/optimizers.py", "if p._version == before]", "if False]")],
     "assignment of x": [Edit(CLASSES, 'slot.drop("x was assigned")', "pass")],
     "guarded .data": [Edit("core/tensors.py", "x.__class__ = Unconstrained", "pass")],
     "version of y": [

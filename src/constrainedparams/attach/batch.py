@@ -12,7 +12,7 @@ from ..core import optimizers, private
 from ..core.isolated import isolated
 from ..core.pullback import Pullback
 from ..core.slot import Record, Slot
-from ..core.tensors import SLOTS, Unconstrained, guard, raw_name
+from ..core.tensors import SLOTS, Home, Unconstrained, guard, raw_name
 from ..sets.contract import Constraint, has_option
 from .checkpoints import mend
 from .stacked import Stacked, copies
@@ -21,11 +21,17 @@ from .stacked import Stacked, copies
 class Member(weakref.ref[Slot]):
     """A slot that is evaluated with others, and where it is read."""
 
-    __slots__ = ("home", "key", "name", "raw")
-    home: weakref.ref[nn.Module]
+    __slots__ = ("home", "key", "raw")
+    home: Home
     key: int
-    name: str
     raw: str  # the name of x
+
+    def module(self) -> nn.Module | None:
+        """Where the slot is still registered."""
+        module, name = self.home[0](), self.home[1]
+        if module is None or module.__dict__.get(SLOTS, {}).get(name) is not self():
+            return None
+        return module
 
 
 Stale = tuple[Member, Slot, Record, str]  # a member, its next record, why f has to run
@@ -53,16 +59,16 @@ class Batch:
         """Make ``slot`` a member, read through ``module``."""
         key, slot.batch = id(slot), self
         known = self.members.get(key)
-        if known is None or known() is not slot or not _holds(known.home(), known.name, slot):
+        if known is None or known() is not slot or known.module() is None:
             self.members[key] = member = Member(slot, self._gone)
-            member.key, member.home = key, weakref.ref(module)
-            member.name = slot.name_in(module)
-            member.raw = sys.intern(raw_name(member.name))
+            name = slot.name_in(module)
+            member.key, member.home = key, (weakref.ref(module), name)
+            member.raw = sys.intern(raw_name(name))
             optimizers.follow(slot)
 
     def __len__(self) -> int:
-        found = [(member(), member.home(), member.name) for member in list(self.members.values())]
-        return sum(1 for s, m, n in found if s and s.batch is self and _holds(m, n, s))
+        found = [(member(), member.module()) for member in list(self.members.values())]
+        return sum(1 for slot, module in found if slot and module and slot.batch is self)
 
     def evaluate(self, slot: Slot, module: nn.Module, x: Tensor, reason: str) -> Record | None:
         """Evaluate ``slot`` and all stale members; None when it is to be done alone."""
@@ -86,17 +92,15 @@ class Batch:
         dtype, device, with_grad = like.dtype, like.device, torch.is_grad_enabled()
         stale: list[Stale] = []
         for member in list(self.members.values()):
-            slot, module = member(), member.home()
+            slot, module = member(), member.module()
             if slot is None or module is None or slot is first or slot.override:
-                continue
-            if slot.batch is not self or not _holds(module, member.name, slot):
                 continue
             x = module._parameters.get(member.raw)
             if type(x) is not Unconstrained:
                 if x is None or type(x) is not nn.Parameter:
                     continue
                 guard(x)
-            if x.is_inference() or x.dtype != dtype or x.device != device:
+            if slot.batch is not self or x.dtype is not dtype or x.device != device:
                 continue
             old, reason = slot.record, slot.counts.reason
             if old is not None or slot.former:
@@ -104,7 +108,10 @@ class Batch:
                 if not reason or not slot.untouched() or slot.pending():
                     continue
             if (x.requires_grad and (with_grad or module.training)) is wants_graph:
-                stale.append((member, slot, _record(slot, module, x), reason))
+                try:
+                    stale.append((member, slot, _record(slot, module, x), reason))
+                except RuntimeError:  # a tensor of inference mode has no version
+                    continue
         return stale
 
     def _run(self, stale: list[Stale], wants_graph: bool) -> None:
@@ -131,15 +138,10 @@ class Batch:
                 if slot.record is not None:
                     slot.drop(reason)
                 record.graph, record.place = graph, place
-                record.hold(y := ys[place], y, member.home, member.name, node)
+                record.hold(y := ys[place], y, member.home, node)
                 slot.counts.evaluations += 1
                 slot.counts.reason = reason
                 slot.record = record
-
-
-def _holds(module: nn.Module | None, name: str, slot: Slot) -> bool:
-    """Whether ``slot`` is still registered there."""
-    return module is not None and module.__dict__.get(SLOTS, {}).get(name) is slot
 
 
 def _forget(members: dict[int, Member]) -> Any:

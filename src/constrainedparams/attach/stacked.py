@@ -59,13 +59,15 @@ class Stacked:
 
     def vjp(self, grads: Gradients, create_graph: bool = False) -> Gradients:
         """As of a Graph: one derivative for all; what nobody used stays without a gradient."""
-        given = next((g for g in grads if g is not None), None)
-        if given is None:
+        given = [g for g in grads if g is not None]
+        if not given:
             return (None,) * len(grads)
         self._refuse_changed(grads)
-        zero = given.new_zeros(self.shape)
-        stack = torch.stack([zero if g is None else g for g in grads])
-        with full_precision(given.device):
+        if len(given) < len(grads):
+            zero = given[0].new_zeros(self.shape)
+            given = [zero if g is None else g for g in grads]
+        stack = torch.stack(given)
+        with full_precision(stack.device):
             (whole,) = private.gradients((self.edge,), (self.stack,), (stack,), create_graph)
         parts = (None,) * len(grads) if whole is None else whole.unbind()
         return tuple([None if g is None else v for g, v in zip(grads, parts, strict=True)])
@@ -80,6 +82,8 @@ class Stacked:
             return
         with private.plain_getters():
             now = [x._version for x in self.xs]
+        if now == self.versions:
+            return
         for version, before, grad in zip(now, self.versions, grads, strict=True):
             if version != before and grad is not None:
                 raise RuntimeError(

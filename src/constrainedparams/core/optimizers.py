@@ -12,7 +12,7 @@ from .key import versioned
 from .tensors import Retired, Unconstrained
 
 _live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # slots with a value
-_before: weakref.WeakKeyDictionary[Any, list[tuple[Any, int]]] = weakref.WeakKeyDictionary()
+_before: weakref.WeakKeyDictionary[Any, tuple[list[Any], list[int]]] = weakref.WeakKeyDictionary()
 _installed = False
 
 
@@ -65,11 +65,12 @@ def _pre_step(optimizer: Any, args: Any, kwargs: Any) -> None:
             slot.settle(module)
     closure = len(args) > 1 or kwargs.get("closure") is not None  # args[0] is the optimiser
     with private.plain_getters():
-        _before[optimizer] = [
-            (p, p._version)
+        stepped = [
+            p
             for p in held.values()
-            if type(p) is Unconstrained and versioned(p) and (closure or p.grad is not None)
+            if type(p) is Unconstrained and (closure or p.grad is not None) and versioned(p)
         ]
+        _before[optimizer] = stepped, [p._version for p in stepped]
 
 
 def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
@@ -77,13 +78,13 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     if torch.compiler.is_compiling() or private.tracing_state() is not None:
         return
     with private.plain_getters():
-        still = [p for p, version in _before.pop(optimizer, ()) if p._version == version]
-    for p in still:
-        torch.autograd.graph.increment_version(p)
-    done = [
-        slot
-        for slot, record in _values(_held(optimizer))
-        if record.moved() and slot.mode != "manual" and record.home() is not None
-    ]
-    for slot in done:  # when nothing here holds a record, and y with it
-        slot.drop("optimiser step")
+        stepped, versions = _before.pop(optimizer, ((), ()))
+        still = [p for p, before in zip(stepped, versions, strict=True) if p._version == before]
+        torch.autograd.graph.increment_version(still)
+        done = [
+            slot
+            for slot, record in _values(_held(optimizer))
+            if record.moved() and slot.mode != "manual" and record.home() is not None
+        ]
+        for slot in done:  # when nothing here holds a record, and y with it
+            slot.drop("optimiser step")

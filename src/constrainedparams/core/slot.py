@@ -49,11 +49,11 @@ class Record:
         self.snapshot = None if snapshot is None else snapshot(x)
         self.graph = self.value = self.out = None
 
-    def hold(self, y: Any, alias: Tensor, home: Any, name: str, node: Any) -> Constrained:
+    def hold(self, y: Any, alias: Tensor, home: Any, node: Any) -> Constrained:
         """Make ``y`` what the user gets."""
-        self.alias_y, self.home, self.node = alias, home, node
+        self.alias_y, self.home, self.node = alias, home[0], node
         self.version_y = alias._version
-        self.out = handed = as_constrained(y, home, name)
+        self.out = handed = as_constrained(y, home)
         return handed
 
     def y(self) -> Constrained | None:
@@ -286,8 +286,8 @@ class Slot:
 
     def hand_out(self, record: Record, module: nn.Module, y: Tensor) -> Constrained:
         """Make ``y`` what the user gets."""
-        home, name = weakref.ref(module), self.name_in(module)
-        return record.hold(y, private.detach(y), home, name, y.grad_fn)
+        home = weakref.ref(module), self.name_in(module)
+        return record.hold(y, private.detach(y), home, y.grad_fn)
 
     def again(self, module: nn.Module, record: Record) -> Constrained:
         """The y of ``record``; another of the same value and graph when nobody holds it."""

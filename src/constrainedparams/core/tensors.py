@@ -12,6 +12,7 @@ from ..errors import ConstraintError, RegistrationError
 from . import private
 
 _detach = private.detach
+Home = tuple[weakref.ref[nn.Module], str]  # where y is read, and its name there
 
 
 def _equal_to(base: Any) -> Any:
@@ -94,7 +95,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
     """y = f(x): results of operations on it are plain tensors, writes to it are noticed."""
 
     __torch_function__ = private.disabled_torch_function
-    _home: tuple[weakref.ref[nn.Module], str]
+    _home: Home
 
     def _owner(self) -> tuple[nn.Module, str]:
         module = self._home[0]()
@@ -175,12 +176,12 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
         return _detach(self).clone().__reduce_ex__(protocol)  # what is shared memory stays here
 
 
-def as_constrained(y: Any, home: "weakref.ref[nn.Module]", name: str) -> Constrained:
-    """Make ``y`` the constrained tensor ``name`` of a module, in place: a subclass view would be
+def as_constrained(y: Any, home: Home) -> Constrained:
+    """Make ``y`` a constrained tensor of a module, in place: a subclass view would be
     refused by autograd after an in-place write.
     """
     y.__class__ = Constrained
-    y._home = (home, name)
+    y._home = home
     return y
 
 
