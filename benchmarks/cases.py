@@ -8,6 +8,7 @@ from torch import Tensor
 
 from constrainedparams import (
     Constraint,
+    Correlation,
     DoublyStochastic,
     Grassmann,
     Hurwitz,
@@ -84,6 +85,7 @@ CASES = (
     Case(PositiveDefinite(), (512, 512), 4, "positive definite", counted=True),
     Case(PositiveDefinite(map="exp"), (512, 512), 20),
     Case(PositiveDefinite(0.0, 1.0), (512, 512)),
+    Case(Correlation(), (512, 512), None, "correlation"),
     Case(SpectralBall(), (512, 512), 10, "spectral norm"),
     Case(SpectralBall(), (1024, 64)),
     Case(LowRank(16), (512, 512)),

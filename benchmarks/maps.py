@@ -13,7 +13,7 @@ from constrainedparams.numerics.definite import factor, gram
 from constrainedparams.numerics.exponential import expm
 from constrainedparams.numerics.hermitian_exponential import expm_hermitian
 
-from . import composed, formulas, solutions, truths
+from . import composed, formulas, roots, solutions, truths
 from .points import (
     CONDITIONS,
     NORMS,
@@ -249,5 +249,6 @@ MAPS: dict[str, Map] = {
     ),
     **formulas.MAPS,
     **composed.MAPS,
+    **roots.MAPS,
     **solutions.MAPS,
 }

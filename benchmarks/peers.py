@@ -94,6 +94,17 @@ def _sinkhorn(n: int, k: int) -> Step:
     return step
 
 
+def _rows(n: int, _: int) -> Step:
+    """L L^T, rows of L over their lengths, all in single precision: gradients lose all digits."""
+    x, g = torch.randn(n, n).requires_grad_(), torch.randn(n, n)
+
+    def step() -> Any:
+        l = nn.functional.normalize(x.tril(-1) + torch.eye(n), dim=-1)
+        return torch.autograd.grad(l @ l.mT, x, g)
+
+    return step
+
+
 def _matrix_exp(n: int, _: int) -> Step:
     x, g = (0.6 * n**-0.5 * torch.randn(n, n)).requires_grad_(), torch.randn(n, n)
     return lambda: torch.autograd.grad(torch.linalg.matrix_exp(x), x, g)
@@ -114,6 +125,7 @@ PEERS: dict[str, dict[str, Peer]] = {
         "geotorch": _geotorch("positive_definite"),
         "geoopt retraction": _retraction(geoopt.SymmetricPositiveDefinite, _definite),
     },
+    "correlation": {"formula in single precision": _rows},
     "spectral norm": {"torch spectral_norm": _spectral},
     "exponential": {"torch.matrix_exp": _matrix_exp},
     "doubly stochastic": {

@@ -33,6 +33,7 @@ COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py:
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
 ROW, STABLE = "tests/conformance/test_conformance.py", "tests/numerics/test_lyapunov.py"
 COMPENSATED = "tests/numerics/test_compensated.py"
+ROOTS = "tests/numerics/test_roots.py"
 LOGARITHM = "tests/numerics/test_logarithm.py"
 BALLS, SUBSPACES = "tests/sets/test_balls.py", "tests/sets/test_subspaces.py"
 MUTANTS = [
@@ -199,8 +200,8 @@ MUTANTS = [
     Mutant("polar-gram-of-the-ill-conditioned", "numerics/polar.py", "_WELL, _ILL = 0.25, 1e-3", "_WELL, _ILL = 0.25, 0.0", POLAR),
     Mutant("polar-in-single-precision", "numerics/polar.py", "_WELL, _ILL = 0.25, 1e-3", "_WELL, _ILL = 0.0, 1e-3", POLAR),
     Mutant("polar-values-of-the-gram", "numerics/polar.py", "torch.where(fine.unsqueeze(-1), s, other[1])", "s", POLAR),
-    Mutant("polar-divides-by-zero", "numerics/polar.py", "torch.where(largest > 0, s.clamp_min(tiny), torch.ones_like(s))", "s", POLAR),
-    Mutant("sylvester-not-adjoint", "numerics/polar.py", "return -(w @ adjoint(z) + adjoint(z) @ w), w", "return -(w @ z + z @ w), w",
+    Mutant("polar-divides-by-zero", "numerics/roots.py", "torch.where(largest > 0, s.clamp_min(tiny), torch.ones_like(s))", "s", POLAR),
+    Mutant("sylvester-not-adjoint", "numerics/roots.py", "return -(w @ adjoint(z) + adjoint(z) @ w), w", "return -(w @ z + z @ w), w",
            POLAR),
     Mutant("polar-again-as-if-square", "numerics/polar.py", "return ((y @ z + rest).to(x.dtype),)", "return ((y @ z).to(x.dtype),)",
            POLAR),
@@ -250,6 +251,12 @@ MUTANTS = [
     Mutant("logarithm-as-the-roots-leave-it", "numerics/logarithm.py", "_MOST_CORRECTIONS = 4", "_MOST_CORRECTIONS = 0", LOGARITHM),
     Mutant("root-of-the-adjoint", "numerics/logarithm.py", "d + c @ d @ c,", "d + c @ d @ c.mH,", LOGARITHM),
     Mutant("logarithm-with-few-nodes", "numerics/logarithm.py", "* _DIGITS / math.pi**2", "/ math.pi**2", LOGARITHM),
+    Mutant("root-of-differences", "numerics/roots.py", "(e.unsqueeze(-1) + e.unsqueeze(-2)) / (h", "(e.unsqueeze(-1) - e.unsqueeze(-2)) / (h", ROOTS),
+    Mutant("root-of-the-square", "numerics/roots.py", "torch.hypot(e, torch.ones_like(e))", "(1 + e.square()).sqrt()", ROOTS),
+    Mutant("root-in-single-precision", "numerics/roots.py", "_spectrum(precise(_hermitian(a)))", "_spectrum(_hermitian(a))", ROOTS),
+    Mutant("root-of-half-a-derivative", "numerics/roots.py", "2 * _hermitian(s @ z)", "_hermitian(s @ z)", ROOTS),
+    Mutant("inverse-root-of-the-other-triangle", "numerics/polar.py", "solve_triangular(l.mH, polar_factor(l.mH)", "solve_triangular(l.mH, polar_factor(l)", POLAR),
+    Mutant("inverse-root-in-single-precision", "numerics/polar.py", "cholesky_ex(precise(a))", "cholesky_ex(a)", POLAR),
     Mutant("lyapunov-residual-in-double", "numerics/lyapunov.py", "total(q, high, high.mH, low, low.mH)[0]", "q + a @ p + p @ a.mH", STABLE),
     Mutant("stein-residual-in-double", "numerics/lyapunov.py", "*product(a.mH, high), a.mH @ low)[0]", "a.mH @ high)[0]", STABLE),
     Mutant("leading-bits-too-many", "numerics/compensated.py", "_BITS - math.ceil(math.log2(terms))", "_BITS", COMPENSATED),

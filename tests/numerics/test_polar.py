@@ -9,7 +9,7 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from constrainedparams.numerics.polar import polar_factor
+from constrainedparams.numerics.polar import inverse_square_root, polar_factor
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 SHAPES = [(2, 1), (3, 3), (5, 2), (64, 16), (32, 32), (130, 65)]
@@ -286,3 +286,72 @@ def test_empty_matrices_and_batches(shape):
     leaf = torch.zeros(shape, requires_grad=True)
     polar_factor(leaf).sum().backward()
     assert leaf.grad.shape == shape
+
+
+# inverse square roots -----------------------------------------------------------------------------
+
+
+def definite(n, dtype, condition, repeated=False):
+    q = torch.linalg.qr(torch.randn(n, n, dtype=wide(dtype)))[0]
+    e = torch.logspace(0, -math.log10(condition), n, dtype=torch.float64)
+    e = torch.where(e > e.median(), 1.0, 1 / condition).double() if repeated else e
+    a = (q * e) @ q.mH
+    return (0.5 * (a + a.mH)).to(dtype)
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["spread", "repeated"])
+@pytest.mark.parametrize("condition", [1.0, 1e2, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("n", [1, 2, 16, 64])
+def test_inverse_square_roots_in_single_precision_are_right_to_rounding(
+    n, dtype, condition, repeated
+):
+    """By eigenvalues in double, and their divided differences in sums of roots."""
+    a, g = definite(n, dtype, condition, repeated), torch.randn(n, n, dtype=dtype)
+    root, pulled = both(a, g + g.mH, inverse_square_root)
+    e, v = torch.linalg.eigh(a.to(wide(dtype)))
+    s = e.sqrt()
+    slopes = -1 / (s[:, None] * s * (s[:, None] + s))
+    inner = v.mH @ (g + g.mH).to(v.dtype) @ v
+    assert error(root, (v / s) @ v.mH) <= 1
+    assert error(0.5 * (pulled + pulled.mH), v @ (slopes * inner) @ v.mH) <= 1
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6])
+def test_inverse_square_roots_are_those_of_mpmath(condition):
+    """As near as rounding of A allows: off by the condition number."""
+    a = definite(5, torch.float64, condition)
+    with mpmath.workdps(60):
+        e, q = mpmath.eigsy(mpmath.matrix(a.tolist()))
+        exact = q * mpmath.diag([1 / mpmath.sqrt(t) for t in e]) * q.T
+        true = torch.tensor([[float(t) for t in row] for row in exact.tolist()], dtype=a.dtype)
+    peer = torch.from_numpy(scipy.linalg.inv(scipy.linalg.sqrtm(a.numpy())).real)
+    assert error(inverse_square_root(a), true) <= 2 * max(error(peer, true), 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("kind", ["spread", "repeated", "identity"])
+def test_derivatives_of_inverse_square_roots(kind, dtype):
+    a = (
+        torch.eye(3, dtype=dtype)
+        if kind == "identity"
+        else definite(3, dtype, 9.0, kind != "spread")
+    )
+
+    def f(x):
+        return inverse_square_root(a + x + x.mH)
+
+    leaf = torch.zeros(3, 3, dtype=dtype, requires_grad=True)
+    assert torch.autograd.gradcheck(f, leaf, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(f, leaf)
+
+
+def test_inverse_square_roots_of_batches_compiled_and_of_what_is_not_definite():
+    a = torch.stack([definite(3, torch.float64, 10.0) for _ in range(2)])
+    loop = torch.stack([inverse_square_root(t) for t in a])
+    assert torch.allclose(torch.func.vmap(inverse_square_root)(a), loop)
+    compiled = torch.compile(inverse_square_root, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(a), loop)
+    a[0] = -a[0]
+    found = inverse_square_root(a)
+    assert found[0].isnan().any() and torch.allclose(found[1], loop[1])

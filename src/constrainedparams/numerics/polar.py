@@ -21,25 +21,14 @@ from torch import Tensor
 
 from .elementary import precise
 from .kernel import Kernel, adjoint, is_traced, operator
+from .roots import floored, spectral, sylvester
 from .tall import double_gram, double_product, sum_of_products
 
-__all__ = ["polar_factor"]
+__all__ = ["inverse_square_root", "polar_factor"]
 
 # Smallest over largest singular value: from where single precision is enough for x P^-1, and below
 # which the eigenvalues of the Gram matrix are not.
 _WELL, _ILL = 0.25, 1e-3
-
-
-def _times(factors: Tensor, v: Tensor) -> Tensor:
-    """v diag(factors) v^H."""
-    return (v * factors.unsqueeze(-2)) @ adjoint(v)
-
-
-def _floored(s: Tensor) -> Tensor:
-    """Singular values as divisors: away from 0 where x is rank deficient and P^-1 is not there."""
-    largest = s.amax(dim=-1, keepdim=True)
-    tiny = torch.finfo(s.dtype).eps * largest
-    return torch.where(largest > 0, s.clamp_min(tiny), torch.ones_like(s))
 
 
 def _by_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,21 +37,21 @@ def _by_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q, r = torch.linalg.qr(precise(torch.where(finite, x, torch.zeros_like(x))))
     u, s, vh = torch.linalg.svd(r)
     y = (q @ (u @ vh)).to(x.dtype)
-    return torch.where(finite, y, torch.full_like(y, torch.nan)), _floored(s), adjoint(vh)
+    return torch.where(finite, y, torch.full_like(y, torch.nan)), floored(s), adjoint(vh)
 
 
 def _there(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Waits for the device: for the decomposition, and once to ask for the condition number."""
     if x.dtype in (torch.float64, torch.complex128):
         y, s, v = _by_svd(x)
-        return y, (s, v, _times(1 / s, v))
+        return y, (s, v, spectral(1 / s, v))
     e, v = torch.linalg.eigh(double_gram(x).nan_to_num(0.0, 0.0, 0.0))
     s = e.clamp_min(0).sqrt()
     least = (s[..., 0] / s[..., -1]).nan_to_num(
         0.0
     )  # they ascend; 0 / 0 for x = 0 and beyond range
     s = s.clamp_min(torch.finfo(s.dtype).tiny)  # where that matters it is not used
-    inverse = _times(1 / s, v)
+    inverse = spectral(1 / s, v)
     worst = float(least.amin())
     y = x @ inverse.to(x.dtype) if worst > _WELL else double_product(x, inverse)
     if worst < _ILL:
@@ -70,7 +59,7 @@ def _there(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         y = torch.where(fine[..., None, None], y, other[0])
         s = torch.where(fine.unsqueeze(-1), s, other[1])
         v = torch.where(fine[..., None, None], v, other[2])
-        inverse = _times(1 / s, v)
+        inverse = spectral(1 / s, v)
     return y, (s, v, inverse)
 
 
@@ -88,43 +77,6 @@ def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Any, ...]) -> tuple
 # the way back in operations with derivatives of their own -----------------------------------------
 
 
-def _solved(p: Tensor, m: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    finite = p.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
-    s, v = torch.linalg.eigh(torch.where(finite, p, torch.zeros_like(p)))
-    return _solution(s, v, m), (s, v)
-
-
-def _solution(s: Tensor, v: Tensor, m: Tensor) -> Tensor:
-    s = _floored(s)
-    return v @ (adjoint(v) @ m @ v / (s.unsqueeze(-1) + s.unsqueeze(-2))) @ adjoint(v)
-
-
-def _solved_back(
-    g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor]:
-    del inputs
-    z, s, v = kept
-    w = _solution(s, v, g)
-    return -(w @ adjoint(z) + adjoint(z) @ w), w
-
-
-def _solved_again(g: Tensor, p: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-    w, z = _sylvester(p, g), _sylvester(p, m)
-    return -(w @ z.mH + z.mH @ w), w
-
-
-_SYLVESTER = Kernel(_solved, _solved_back, _solved_again, with_value=True)
-_sylvester_operator = operator("sylvester", _SYLVESTER, inputs=2)
-
-
-def _sylvester(p: Tensor, m: Tensor) -> Tensor:
-    """The Z with P Z + Z P = M for Hermitian positive definite P; the equation is its own adjoint.
-
-    dZ solves it for dM - dP Z - Z dP.
-    """
-    return _sylvester_operator(p, m) if is_traced(p) else _SYLVESTER(p, m)
-
-
 def _again(g: Tensor, x: Tensor) -> tuple[Tensor]:
     y = precise(polar_factor(precise(x)))
     wide, g_wide = precise(x), precise(g)
@@ -134,7 +86,7 @@ def _again(g: Tensor, x: Tensor) -> tuple[Tensor]:
     size = torch.diagonal(p, dim1=-2, dim2=-1).real.sum(-1).detach()[..., None, None]
     floor = torch.where(size > 0, torch.finfo(p.dtype).eps * size, torch.ones_like(size))
     c = y.mH @ g_wide
-    z = _sylvester(p, c - c.mH)
+    z = sylvester(p, c - c.mH)
     if x.shape[-2] == x.shape[-1]:
         return ((y @ z).to(x.dtype),)
     rest = torch.linalg.solve_ex(p + floor * identity, g_wide - y @ c, left=False)[0]
@@ -159,3 +111,21 @@ def polar_factor(x: Tensor) -> Tensor:
     if x.numel() == 0:
         return x.clone()
     return _operator(x) if is_traced(x) else _POLAR(x)
+
+
+def inverse_square_root(a: Tensor) -> Tensor:
+    """A^(-1/2) for Hermitian positive definite A, with all derivatives.
+
+    L^-H U with A = L L^H and U the polar factor of L^H: L^H = U P has P^2 = L L^H, so that
+    P^-1 = L^-H U. The condition of L is the root of that of A.
+
+    Args:
+        a: (..., n, n), real or complex, in single or double precision; read below the diagonal.
+
+    Returns:
+        (..., n, n), computed in double precision; not a number where A is not definite.
+    """
+    l, info = torch.linalg.cholesky_ex(precise(a))
+    l = torch.where((info == 0)[..., None, None], l, torch.nan)
+    root = torch.linalg.solve_triangular(l.mH, polar_factor(l.mH), upper=True)
+    return root.to(a.dtype)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .elementary import precise
-from .orthogonal import exponential_from, haar, polar, polar_factor
+from .orthogonal import exponential_from, haar, polar
+from .roots import hypotenuse
 
 __all__ = [
     "anticommuting",
@@ -52,11 +53,9 @@ def positive(s: Tensor) -> Tensor:
     """S + (I + S^2)^1/2 = exp(asinh S), symmetric, positive definite and symplectic.
 
     asinh is odd, so asinh S anticommutes with J as S does. It grows like 2 |S|, where exp
-    overflows. The root is the positive factor y^T [S; I] of the polar decomposition of [S; I].
+    overflows.
     """
-    identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).expand(s.shape)
-    tall = torch.cat((s, identity), dim=-2)
-    return s + polar_factor(tall).mT @ tall
+    return s + hypotenuse(s)
 
 
 def rotation_from(base: Tensor | None, x: Tensor) -> Tensor:
