@@ -18,7 +18,7 @@ from constrainedparams.numerics.householder import (
 )
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
-SHAPES = [(1, 1), (2, 2), (3, 1), (5, 3), (16, 16), (64, 16), (130, 65), (80, 80)]
+SHAPES = [(1, 1), (2, 2), (3, 1), (5, 3), (64, 16), (80, 70), (80, 80)]
 
 
 def wide(dtype):
@@ -71,7 +71,7 @@ def defect(y):
 # accuracy -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e-2, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0, 1e4])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_distance_and_gradient_are_as_good_as_rounding_allows(shape, dtype, scale):
@@ -295,7 +295,7 @@ def test_the_volume_is_that_of_the_jacobian(shape, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "most"), [((1024, 64), 5.3), ((4096, 64), 5.1), ((256, 256), 8.1)], ids=str
+    ("shape", "most"), [((1024, 64), 5.3), ((4096, 64), 5.1), ((256, 256), 4.6)], ids=str
 )
 def test_products_there_and_back(shape, most):
     """Five with n rows, of n k^2 operations; the others are k x k."""
@@ -332,8 +332,8 @@ def test_the_peak_is_at_most_six_weights():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("shape", [(3, 1), (1, 1), (3, 3), (2, 4, 2), (2, 1, 3, 2)], ids=str)
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (2, 4, 2)], ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 3.0])
 def test_first_and_second_derivatives(scale, shape, dtype):
     leaf = (scale * torch.randn(shape, dtype=dtype)).requires_grad_()
     base = signed(*shape[-2:], dtype)
@@ -348,11 +348,11 @@ def test_first_and_second_derivatives(scale, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("shape", [(9, 3), (5, 5), (70, 70)], ids=str)
+@pytest.mark.parametrize("shape", [(9, 3), (5, 5), (150, 150), (2, 200, 150)], ids=str)
 def test_the_two_ways_back_agree(shape, dtype):
     x, base, g = (
         torch.randn(shape, dtype=dtype),
-        signed(*shape, dtype),
+        signed(*shape[-2:], dtype),
         torch.randn(shape, dtype=dtype),
     )
     leaf = x.clone().requires_grad_()
@@ -389,11 +389,13 @@ def test_transformations():
     assert torch.allclose(torch.func.jacrev(torch.func.jacfwd(loss))(x[0]), again, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    ("backend", "view"),
+    [("inductor", "plain"), ("aot_eager", "plain"), ("aot_eager", "mH"), ("aot_eager", "conj")],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
-@pytest.mark.parametrize("view", ["plain", "mH", "conj"])
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
-def test_compiled_is_eager(view, dtype, backend):
+def test_compiled_is_eager(dtype, backend, view):
     """Lazy conjugation is off in compiled graphs: views of both kinds must be read right."""
     torch.compiler.reset()
     see = {"plain": lambda t: t, "mH": lambda t: t.mH, "conj": torch.conj}[view]

@@ -35,6 +35,7 @@ from .elementary import precise
 from .kernel import Kernel, adjoint, is_traced, operator
 from .orthogonal import polished
 from .tall import double_gram, sum_of_products
+from .triangular import lower_product, solved_lower, solved_upper, upper_of_product
 
 __all__ = ["householder_from", "householder_inverse", "log_det_householder"]
 
@@ -65,53 +66,57 @@ def _unit(top: Tensor) -> Tensor:
     return v
 
 
-def _compact(phases: Tensor, top: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """W, V_1 W - D and N, from the top of x and V_2^H V_2."""
-    v = _unit(top)
-    n = (adjoint(v) @ v + gram).triu()
+def _inverse_of_t(gram: Tensor, top: Tensor) -> Tensor:
+    """N, from V^H V and the diagonal of x."""
+    n = gram.triu()
     _diagonal(n).mul_(0.5)
     if top.is_complex():
         own = _diagonal(top)
         _diagonal(n).add_(0.25 * (own - own.conj_physical()))
-    w = torch.linalg.solve_triangular(n, adjoint(v) * phases, upper=True)
-    above = v @ w
-    _diagonal(above).sub_(phases.squeeze(-2))
-    return w, above, n
+    return n
 
 
 def _there(phases: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What is k x k in double precision, as N + N^H = V^H V is what makes y orthonormal."""
     top, r = _parts(_readable(x))
-    w, above, n = _compact(phases, precise(top), double_gram(r))
+    v = _unit(precise(top))
+    n = _inverse_of_t(upper_of_product(adjoint(v), v).add_(double_gram(r)), precise(top))
+    w = solved_upper(n, adjoint(v) * phases)
+    z = lower_product(v, w)
+    _diagonal(z).sub_(phases.squeeze(-2))
     n, w = n.to(r.dtype), w.to(r.dtype)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part, value in zip(_parts(y), (above, r @ w), strict=True):
+    for part, value in zip(_parts(y), (z, r @ w), strict=True):
         part.copy_(value)
     return y, (n, w)
 
 
 def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Of gW, Q and gN the upper triangle is all that counts, as W^H is lower and V_1 unit lower."""
     (phases, x), (n, w), dtype = inputs, kept, g.dtype
     (top, r), (g1, g2) = _parts(_readable(x)), _parts(_readable(g))
-    d, v, back = phases.to(n.dtype), _unit(top), adjoint(w)
-    q = (adjoint(v) @ g1 + adjoint(r) @ g2).mul_(d.conj_physical())
-    q = torch.linalg.solve_triangular(adjoint(n), q, upper=False)
-    m = ((q * d) @ back).triu_().neg_()
+    d, v = phases.to(n.dtype), _unit(top)
+    q = upper_of_product(adjoint(v), g1).add_(adjoint(r) @ g2).mul_(d.conj_physical())
+    q = solved_lower(n, q)
+    m = upper_of_product(q * d, adjoint(w)).triu_().neg_()
     _diagonal(m).mul_(0.5)
     turn = _diagonal(m) - _diagonal(m).conj_physical()
     m = m + adjoint(m)
-    top = (g1 @ back).add_(v @ m).add_(adjoint(q)).tril_(-1)
+    top = adjoint(upper_of_product(w, adjoint(g1)).add_(q)).add(lower_product(v, m)).tril_(-1)
     if x.is_complex():
         _diagonal(top).copy_(0.5 * turn)
     if r.shape[-2] > 0:
-        top = sum_of_products(g2, back, r, m, top=top)
+        top = sum_of_products(g2, adjoint(w), r, m, top=top)
     return torch.zeros_like(phases), top.to(dtype)
 
 
 def _formula(phases: Tensor, x: Tensor) -> Tensor:
     top, r = _parts(precise(x))
-    w, above, _ = _compact(phases, top, adjoint(r) @ r)
-    return torch.cat((above, r @ w), dim=-2).to(x.dtype)
+    v = _unit(top)
+    n = _inverse_of_t(adjoint(v) @ v + adjoint(r) @ r, top)
+    w = torch.linalg.solve_triangular(n, adjoint(v) * phases, upper=True)
+    z = v @ w - torch.diag_embed(phases.squeeze(-2))
+    return torch.cat((z, r @ w), dim=-2).to(x.dtype)
 
 
 def _again(g: Tensor, phases: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
