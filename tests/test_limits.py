@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo import compiled_autograd
 from torch.testing import assert_close
 
 import constrainedparams as cp
@@ -66,6 +67,23 @@ def test_names_of_parameters():
     groups = cp.parameter_groups(layer, weight_decay=0.1)
     decayed = [g for g in groups if g["weight_decay"]]
     assert [name for g in decayed for name, _ in g["params"]] == ["bias"]
+
+
+def test_compiled_autograd_raises_around_an_eager_model():
+    """It traces into the node of y and stops there; of a compiled model it takes the graph."""
+    x, layer = torch.randn(2, 3), tanh_layer()
+    with compiled_autograd._enable(torch.compile(backend="aot_eager")), pytest.raises(RuntimeError):
+        for _ in range(2):
+            layer(x).sum().backward()
+    compiled = torch.compile(layer, backend="aot_eager")
+    layer.zero_grad()
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        for _ in range(2):
+            compiled(x).sum().backward()
+    found = layer._weight_unconstrained.grad
+    leaf = layer._weight_unconstrained.detach().requires_grad_()
+    (2 * torch.nn.functional.linear(x, leaf.tanh()).sum()).backward()
+    assert_close(found, leaf.grad)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a limit of torch on CUDA")

@@ -442,7 +442,8 @@ class Constraint(ABC):
                     f"state {name!r} has shape {tuple(value.shape)}; expected the shape of y, "
                     f"{shape}. Take x and state from the same right_inverse."
                 )
-        wide = raised(x)
+        # In the gradient of 1 x no lazy conjugation is left, which torch's optimisers refuse.
+        wide = 1 * x if x.is_complex() else raised(x)
         known = {k: self._read(v.to(wide.dtype)) for k, v in state.items()}
         return (self._read(wide) if self._reads_x(tuple(x.shape), shape) else wide), known
 

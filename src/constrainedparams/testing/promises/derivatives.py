@@ -98,7 +98,10 @@ def _differences(case: Case, check: Callable[..., bool], fast_mode: bool) -> Non
 
 
 def gradients_are_finite(case: Case) -> None:
-    """First and second derivatives are finite at the default start, the first at every scale."""
+    """First and second derivatives are finite at the default start, the first at every scale.
+
+    And as optimisers take them: torch's refuse a gradient that is conjugated lazily.
+    """
     for dtype in case.all_dtypes:
         points = list(starts(case, dtype))
         for where, like, state in settings(case, dtype):
@@ -109,6 +112,7 @@ def gradients_are_finite(case: Case) -> None:
             weight = random_x(y, seed=1)
             (first,) = torch.autograd.grad(y, leaf, weight, create_graph=True)
             expect(torch.isfinite(first).all(), f"{name}, {dtype}: gradient is not finite")
+            expect(not first.is_conj(), f"{name}, {dtype}: gradient is conjugated lazily")
             if "noise, " not in name and first.requires_grad:
                 size = real(first).square().sum()
                 (second,) = torch.autograd.grad(size, leaf, allow_unused=True)
