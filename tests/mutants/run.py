@@ -24,7 +24,8 @@ ENGINE = "tests/engine"
 SHARING, CHECKPOINTS = "tests/attach/test_sharing.py", "tests/attach/test_checkpoints.py"
 SKEW = "tests/numerics/test_skew_exponential.py"
 TALL, POLAR = "tests/numerics/test_tall.py", "tests/numerics/test_polar.py"
-ORTHOGONAL = "tests/numerics/test_orthogonal.py"
+ORTHOGONAL, HOUSEHOLDER = "tests/numerics/test_orthogonal.py", "tests/numerics/test_householder.py"
+TRIANGULAR = "tests/numerics/test_triangular.py"
 CAYLEY = "tests/numerics/test_cayley.py"
 DEFINITE = "tests/numerics/test_definite_kernels.py"
 SEMIDEFINITE, RECTANGULAR = "tests/sets/test_semidefinite.py", "tests/sets/test_rectangular.py"
@@ -205,6 +206,25 @@ MUTANTS = [
            POLAR),
     Mutant("polar-again-as-if-square", "numerics/polar.py", "return ((y @ z + rest).to(x.dtype),)", "return ((y @ z).to(x.dtype),)",
            POLAR),
+    Mutant("reflectors-of-a-whole-diagonal", "numerics/householder.py", "_diagonal(n).mul_(0.5)", "_diagonal(n).mul_(1.0)", HOUSEHOLDER),
+    Mutant("reflectors-without-a-phase", "numerics/householder.py", "_diagonal(n).add_(0.25 * (own", "_diagonal(n).add_(0.0 * (own", HOUSEHOLDER),
+    Mutant("reflectors-without-the-rest", "numerics/householder.py", ".add_(double_gram(r)), precise(top))", ", precise(top))", HOUSEHOLDER),
+    Mutant("reflectors-in-single-precision", "numerics/householder.py", "upper_of_product(adjoint(v), v).add_(", "precise(upper_of_product(adjoint(v), v).to(x.dtype)).add_(", HOUSEHOLDER),
+    Mutant("reflectors-without-signs", "numerics/householder.py", "w = solved_upper(n, adjoint(v) * phases)", "w = solved_upper(n, adjoint(v))", HOUSEHOLDER),
+    Mutant("reflectors-of-rounded-phases", "numerics/householder.py", "row = _phase(precise((", "row = _phase(((", HOUSEHOLDER),
+    Mutant("reflectors-back-with-the-wrong-phase", "numerics/householder.py", "mul_(d.conj_physical())", "mul_(d)", HOUSEHOLDER),
+    Mutant("reflectors-back-one-sided", "numerics/householder.py", "m = m + adjoint(m)", "m = 2 * m", HOUSEHOLDER),
+    Mutant("reflectors-back-without-the-top", "numerics/householder.py", "adjoint(g1)).add_(q))", "adjoint(g1)))", HOUSEHOLDER),
+    Mutant("reflectors-back-without-a-phase", "numerics/householder.py", "copy_(0.5 * turn)", "copy_(0 * turn)", HOUSEHOLDER),
+    Mutant("reflectors-back-cancel", "numerics/householder.py", "_SMALL = 4096", "_SMALL = 0", HOUSEHOLDER),
+    Mutant("reflectors-base-is-differentiated", "numerics/householder.py", "return torch.zeros_like(phases), *pulled", "return torch.ones_like(phases), *(2 * p for p in pulled)", HOUSEHOLDER),
+    Mutant("reflectors-found-with-a-fixed-sign", "numerics/householder.py", "phase = _phase(a[..., j, j])", "phase = torch.ones_like(a[..., j, j])", HOUSEHOLDER),
+    Mutant("reflectors-found-panel-by-panel", "numerics/householder.py", "a[..., end:, end:] -= a[..., end:, start:end] @ rows", "pass", HOUSEHOLDER),
+    Mutant("reflectors-of-another-volume", "numerics/householder.py", "return (m * (2 / lengths).log()).sum(-1)", "return ((m + 1) * (2 / lengths).log()).sum(-1)", f"{ROW} -khouseholder"),
+    Mutant("complex-reflectors-of-another-volume", "numerics/householder.py", "lengths.square() + t.square()", "lengths.square()", f"{ROW} -khouseholder"),
+    Mutant("blocks-solved-alone", "numerics/triangular.py", "right[..., e - s :] -= a[..., s:e, e:] @ y[..., e:, e:]", "pass", TRIANGULAR),
+    Mutant("blocks-solved-transposed", "numerics/triangular.py", "- adjoint(a[..., :s, s:e]) @", "- a[..., :s, s:e].mT @", TRIANGULAR),
+    Mutant("blocks-of-the-diagonal", "numerics/triangular.py", "a[..., s:e, s:] @ b[..., s:, s:]", "a[..., s:e, s:e] @ b[..., s:e, s:]", TRIANGULAR),
     Mutant("dropped-base", "numerics/orthogonal.py", "y = kernel(base.detach().expand(x.shape), x)", "y = f(x)", ORTHOGONAL),
     Mutant("dropped-base-of-a-square", "numerics/cayley.py", "torch.sub(4 * z, base)", "torch.sub(4 * z, torch.eye(len(z)))", CAYLEY),
     Mutant("cayley-columns-in-their-old-order", "numerics/cayley.py", "z = _columns(z, order)", "pass", CAYLEY),
