@@ -1,5 +1,6 @@
 """The benchmark of kernels runs, and prints what it keeps."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -24,3 +25,17 @@ def test_a_quick_run_prints_and_keeps_its_tables(tmp_path):
     assert tall["goal"] is None
     assert set(found["growth"]) >= {"exp, n x n", "cayley, 256 x k", "polar, 256 x k"}
     assert found["tall"]["512 x 8"]["stored"] < 6
+
+
+def test_a_run_of_some_cases_leaves_what_is_kept_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    kernels = importlib.import_module("benchmarks.kernels")
+    names = [str(case) for case in kernels.CASES[:3]]
+    monkeypatch.setattr(kernels, "KEPT", tmp_path / "kept.json")
+    run = {"command": "all", "growth": {"exp": 1}, "cases": dict.fromkeys([*names[:2], "past"], 1)}
+    kernels.KEPT.write_text(json.dumps(run))
+    found = kernels.with_kept(
+        {"command": "some", "growth": {}, "cases": {names[2]: 2, names[0]: 2}}
+    )
+    assert found == {**run, "cases": {names[0]: 2, names[1]: 1, names[2]: 2}}
+    assert list(found["cases"]) == names

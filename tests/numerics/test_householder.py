@@ -434,6 +434,15 @@ def test_empty_matrices_and_batches(shape):
     assert x.shape == base.shape == shape
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(5, 2), (4, 4), (200, 200)], ids=str)
+def test_value_and_gradient_are_contiguous(shape, dtype):
+    x, g = torch.randn(shape, dtype=dtype), torch.randn(shape[::-1], dtype=dtype).mH
+    for t in both(x, torch.eye(*shape, dtype=dtype), g):
+        assert t.is_contiguous()
+        assert not t.is_conj()
+
+
 def test_the_input_and_what_was_kept_stay_as_they_are():
     x, base = torch.randn(7, 2, dtype=torch.float64), signed(7, 2, torch.float64)
     before, leaf = x.clone(), x.requires_grad_()

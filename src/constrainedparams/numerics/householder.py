@@ -102,7 +102,8 @@ def _back(g: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tu
     _diagonal(m).mul_(0.5)
     turn = _diagonal(m) - _diagonal(m).conj_physical()
     m = m + adjoint(m)
-    top = adjoint(upper_of_product(w, adjoint(g1)).add_(q)).add(lower_product(v, m)).tril_(-1)
+    others = upper_of_product(w, adjoint(g1)).add_(q)
+    top = lower_product(v, m).add_(adjoint(others)).tril_(-1)
     if x.is_complex():
         _diagonal(top).copy_(0.5 * turn)
     if r.shape[-2] > 0:
@@ -125,7 +126,7 @@ def _again(g: Tensor, phases: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _HOUSEHOLDER = Kernel(_there, _back, _again)
-_operator = operator("householder", _HOUSEHOLDER, inputs=2, waits=False)
+_operator = operator("householder", _HOUSEHOLDER, inputs=2)
 
 
 def _phase(z: Tensor) -> Tensor:

@@ -126,14 +126,11 @@ def _in_front(
     ]
 
 
-def operator(
-    name: str, kernel: Kernel, inputs: int = 1, *, waits: bool = True
-) -> Callable[..., Tensor]:
+def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor]:
     """``kernel`` as one opaque operation of compiled graphs, and one more for the way back.
 
     For kernels whose cost depends on values, or that call what autograd or a compiler must not see.
     The value has the shape and dtype of the last input. The way back makes the way there again.
-    ``waits``: whether the host waits for values.
     """
     given = ", ".join(f"Tensor x{i}" for i in range(inputs))
 
@@ -151,7 +148,7 @@ def operator(
 
     register: Any = torch.library.custom_op
     place = f"constrainedparams::{name}"
-    options: Any = {"mutates_args": (), "tags": WAITS if waits else ()}
+    options: Any = {"mutates_args": (), "tags": WAITS}
     there = register(place, value, schema=f"({given}) -> Tensor", **options)
     schema = f"(Tensor g, {given}) -> Tensor[]"
     back = register(f"{place}_pullback", pulled, schema=schema, **options)
