@@ -42,6 +42,7 @@ class Repeated(nn.Module):
 MODELS = {
     "exp": (cp.Orthogonal(), (4, 4), "constrainedparams."),
     "tall": (cp.Orthogonal(), (5, 2), "constrainedparams."),
+    "reflectors": (cp.Orthogonal("householder"), (5, 2), "constrainedparams."),
     "cayley": (cp.Orthogonal("cayley"), (4, 4), "linalg_solve"),
     "positive definite": (cp.PositiveDefinite(), (4, 4), "softplus"),
     "callable": (torch.tanh, (4, 4), "tanh"),

@@ -81,6 +81,15 @@ def orthogonal(exp):
     return lambda x, base: from_base(exp(block_skew(x))[:, : x.shape[-1]], base)
 
 
+def reflected(x, base):
+    """One reflector after the other."""
+    y = -base
+    for j in reversed(range(x.shape[1])):
+        v = torch.cat([torch.zeros(j), torch.ones(1), x[j + 1 :, j]])
+        y = y - torch.outer(2 * v / (v @ v), v @ y)
+    return y
+
+
 def definite(x, base):
     low = x.tril(-1) + torch.diag_embed(nn.functional.softplus(x.diagonal()))
     return low @ low.mT
@@ -98,6 +107,7 @@ KINDS = {
     "cayley": (lambda: cp.Orthogonal("cayley"), (3, 3), orthogonal(cayley)),
     "tall exp": (cp.Orthogonal, (4, 2), orthogonal(by_squaring)),
     "tall cayley": (lambda: cp.Orthogonal("cayley"), (4, 2), orthogonal(cayley)),
+    "reflectors": (lambda: cp.Orthogonal("householder"), (4, 2), reflected),
 }
 
 
@@ -163,7 +173,7 @@ TRANSFORMS = {
     )(x),
 }
 # What torch gets wrong by itself, silently; see the tests at the end.
-FUNCTIONS = ("exp", "tall exp", "cayley", "tall cayley", "positive definite")
+FUNCTIONS = ("exp", "tall exp", "cayley", "tall cayley", "reflectors", "positive definite")
 WRONG = {(kind, "jacfwd of jacfwd"): "forward over forward of a Function" for kind in FUNCTIONS}
 
 
@@ -183,7 +193,7 @@ if solve_loses_a_term():
 
 
 # linearize traces, and operators of torch's library have no forward mode
-REFUSED = {("exp", "linearize"), ("tall exp", "linearize")}
+REFUSED = {(kind, "linearize") for kind in ("exp", "tall exp", "reflectors")}
 
 
 def both(kind, warmth):

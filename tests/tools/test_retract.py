@@ -25,6 +25,7 @@ SETS = {
     "cayley": (Orthogonal("cayley"), (4, 4)),
     "tall": (Orthogonal(), (5, 3)),
     "wide": (Orthogonal(), (3, 5)),
+    "reflectors": (Orthogonal("householder"), (5, 3)),
     "grassmann": (Grassmann(), (5, 2)),
     "invertible": (Invertible(), (4, 4)),
     "sphere": (Sphere(2.0), (4, 3)),
