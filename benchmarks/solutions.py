@@ -206,5 +206,5 @@ MAPS: dict[str, Map] = {
     "P - A^T P A = Q": _equation(stein, _stein, _stein_left, _in_circle, (1e-6, 0.9)),
     "A P + P A^T = -Q": _equation(lyapunov, _lyapunov, _lyapunov_left, _left_of_axis, (1e-6, 30.0)),
     "logarithm": _logarithm(torch.float64, SQUARE),
-    "logarithm, complex": _logarithm(torch.complex128, SQUARE[:3]),
+    "logarithm, complex": _logarithm(torch.complex128, SQUARE),
 }
