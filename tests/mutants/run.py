@@ -216,7 +216,7 @@ MUTANTS = [
     Mutant("reflectors-back-one-sided", "numerics/householder.py", "m = m + adjoint(m)", "m = 2 * m", HOUSEHOLDER),
     Mutant("reflectors-back-without-the-top", "numerics/householder.py", "adjoint(g1)).add_(q)", "adjoint(g1))", HOUSEHOLDER),
     Mutant("reflectors-back-without-a-phase", "numerics/householder.py", "copy_(0.5 * turn)", "copy_(0 * turn)", HOUSEHOLDER),
-    Mutant("reflectors-back-cancel", "numerics/householder.py", "_SMALL = 4096", "_SMALL = 0", HOUSEHOLDER),
+    Mutant("reflectors-back-cancel", "numerics/householder.py", "_SMALL = 256", "_SMALL = 0", HOUSEHOLDER),
     Mutant("reflectors-base-is-differentiated", "numerics/householder.py", "return torch.zeros_like(phases), *pulled", "return torch.ones_like(phases), *(2 * p for p in pulled)", HOUSEHOLDER),
     Mutant("reflectors-found-with-a-fixed-sign", "numerics/householder.py", "phase = _phase(a[..., j, j])", "phase = torch.ones_like(a[..., j, j])", HOUSEHOLDER),
     Mutant("reflectors-found-panel-by-panel", "numerics/householder.py", "a[..., end:, end:] -= a[..., end:, start:end] @ rows", "pass", HOUSEHOLDER),

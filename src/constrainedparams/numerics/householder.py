@@ -41,7 +41,7 @@ __all__ = ["householder_from", "householder_inverse", "log_det_householder"]
 
 # Entries of a matrix that goes through double precision as a whole. Its gradient is a few numbers,
 # in which what single precision has rounded need not cancel; of many it is a small part.
-_SMALL = 4096
+_SMALL = 256
 _PANEL = 32  # columns that are eliminated one by one before a product takes them off the others
 
 
