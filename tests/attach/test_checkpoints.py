@@ -169,6 +169,39 @@ def test_every_set_goes_there_and_back(case):
         assert_close(other.y.detach(), y, rtol=1e-9, atol=1e-9)
 
 
+class Renamed(nn.Linear):
+    """Its old checkpoints called the weight ``kernel``; its class knows."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        if prefix + "kernel" in state_dict:
+            state_dict[prefix + "weight"] = state_dict.pop(prefix + "kernel")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def renamed_by_a_hook():
+    def rename(module, state_dict, prefix, *args):
+        if prefix + "kernel" in state_dict:
+            state_dict[prefix + "weight"] = state_dict.pop(prefix + "kernel")
+
+    layer = nn.Linear(3, 3)
+    layer.register_load_state_dict_pre_hook(rename)
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda: Renamed(3, 3), renamed_by_a_hook], ids=["class", "hook"])
+def test_names_of_old_checkpoints_are_translated_first(make):
+    model = nn.Sequential(make())
+    hooks = len(model[0]._load_state_dict_pre_hooks)
+    cp.register_constrained_parameter(model[0], "weight", ORTHOGONAL)
+    old = {"0.kernel": -torch.eye(3), "0.bias": torch.ones(3)}
+    for _ in range(2):
+        model.load_state_dict(old)
+        assert_close(model[0].weight.detach().clone(), -torch.eye(3))
+    with pytest.raises(cp.ConstraintViolation):
+        model.load_state_dict({**old, "0.kernel": torch.ones(3, 3)})
+    assert len(model[0]._load_state_dict_pre_hooks) == hooks
+
+
 def test_loading_does_not_change_the_checkpoint():
     state = on_the_sets().state_dict()
     keys = list(state)

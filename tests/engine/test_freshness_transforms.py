@@ -15,6 +15,7 @@ from torch.func import (
     vjp,
     vmap,
 )
+from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import constrainedparams as cp
@@ -203,6 +204,25 @@ def test_make_fx(layer):
 def test_make_fx_over_the_module(layer):
     inputs = torch.rand(2, 4)
     traced = make_fx(lambda i: layer(i))(inputs)
+    equal(traced(inputs), inline(layer._weight_unconstrained, inputs))
+
+
+def test_symbolic_trace_would_keep_y_as_a_constant(layer):
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = layer
+
+        def forward(self, inputs):
+            return torch.cat([inputs, self.inner.weight])
+
+    with pytest.raises(cp.RegistrationError, match=r"constant.*bake\(model\)"):
+        symbolic_trace(Reader())
+    inputs = torch.rand(2, 4)
+    baked = symbolic_trace(cp.bake(Reader()))
+    equal(baked(inputs), torch.cat([inputs, layer.weight]))
+    traced = symbolic_trace(nn.Sequential(layer))  # a Linear is one node, read when it runs
+    change(layer._weight_unconstrained)
     equal(traced(inputs), inline(layer._weight_unconstrained, inputs))
 
 

@@ -60,6 +60,10 @@ def linear():
     return nn.Linear(4, 4)
 
 
+def not_initialised():
+    return nn.Linear.__new__(nn.Linear)
+
+
 # name: (module, parameter, function, options, error, what the message must hold)
 REGISTRATION = {
     "unknown_name": (linear, "wieght", skew_exp, {}, cp.RegistrationError, ["wieght", "'weight'"]),
@@ -74,6 +78,8 @@ REGISTRATION = {
     "integer": (with_integers, "table", skew_exp, {}, cp.RegistrationError, ["int64"]),
     "meta": (lambda: nn.Linear(4, 4, device="meta"), "weight", skew_exp, {}, cp.RegistrationError, ["meta"]),
     "lazy": (lambda: nn.LazyLinear(4), "weight", skew_exp, {}, cp.RegistrationError, ["lazy", "run"]),
+    "before_super_init": (not_initialised, "weight", skew_exp, {}, cp.RegistrationError,
+                          ["Linear", "super().__init__()"]),
     "not_a_module": (lambda: nn.Parameter(torch.rand(4, 4)), "weight", skew_exp, {},
                      (cp.RegistrationError, TypeError), ["Parametrized"]),
     "not_callable": (linear, "weight", 3.0, {}, cp.RegistrationError, ["3.0"]),
@@ -105,7 +111,8 @@ def test_registration(row):
     module = make()
     if function == "class":
         function = cp.Orthogonal
-    before = fingerprint(module) if isinstance(module, nn.Module) else None
+    whole = isinstance(module, nn.Module) and "_parameters" in vars(module)
+    before = fingerprint(module) if whole else None
     with pytest.raises(error) as caught:
         cp.register_constrained_parameter(module, name, function, **options)
     message = str(caught.value).lower()

@@ -211,17 +211,24 @@ class Generated:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
         sign(self.__dict__[SLOTS], destination, prefix)
 
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, *args: Any
-    ) -> None:
+    def _load_from_state_dict(self, *args: Any) -> None:
         module: Any = self
-        for slot in self.__dict__[SLOTS].values():
-            translate(module, slot, state_dict, prefix, local_metadata)
-        for slot in self.__dict__[SLOTS].values():
-            slot.drop("load_state_dict")  # the last writer wins: writes to y are given up
-        with together(module):
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
-        for slot in self.__dict__[SLOTS].values():
+        slots = self.__dict__[SLOTS].values()
+
+        def put(_: Any, entries: Any, prefix: str, metadata: Any, *_args: Any) -> None:
+            for slot in slots:
+                translate(module, slot, entries, prefix, metadata)
+            for slot in slots:
+                slot.drop("load_state_dict")  # the last writer wins: writes to y are given up
+
+        # The last hook: others, and what a class does before, may give old entries their names.
+        last = module.register_load_state_dict_pre_hook(put)
+        try:
+            with together(module):
+                super()._load_from_state_dict(*args)  # type: ignore[misc]
+        finally:
+            last.remove()
+        for slot in slots:
             slot.drop("load_state_dict")
 
 

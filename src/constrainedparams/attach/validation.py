@@ -30,6 +30,11 @@ def check_arguments(module: Any, name: Any, function: Any, update: Any) -> None:
             f"module is {type(module).__name__}; expected an nn.Module. "
             + guesses.module_for(module)
         )
+    if "_parameters" not in module.__dict__:
+        raise RegistrationError(
+            f"{guesses.kind(module)} has no parameters yet: its __init__ has not called that of "
+            "nn.Module. Write `super().__init__()` before registering."
+        )
     if update not in MODES:
         raise RegistrationError(
             f"update={update!r}: expected one of {', '.join(map(repr, MODES))}."

@@ -53,7 +53,7 @@ _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
 FLAT_WEIGHTS = "_flat_weights"  # where an RNN lists what its names hold
 capturing = torch.cuda.is_current_stream_capturing  # into a CUDA graph
 _AVERAGE = AveragedModel.update_parameters.__code__
-_PARAMETER_NEW = nn.Parameter.__new__.__code__
+PARAMETER_NEW = nn.Parameter.__new__.__code__
 
 
 def transforming(x: Any) -> bool:
@@ -120,14 +120,15 @@ def plain_saved_tensors() -> Iterator[None]:
             _push_hooks(*hooks)
 
 
-def called_by_parameter_new(frame: Any) -> bool:
-    """Whether ``frame`` is ``nn.Parameter.__new__``, which demands that detach keeps the class."""
-    return frame.f_code is _PARAMETER_NEW
-
-
 def called_by_average(frame: Any, x: Tensor) -> bool:
     """Whether an AveragedModel is about to write to ``x``: on CUDA that moves no version."""
     return frame.f_code is _AVERAGE and frame.f_locals["p_averaged"] is x
+
+
+def called_by_tracer(frame: Any) -> bool:
+    """Whether ``frame`` is a tracer of torch.fx, not of make_fx, that has met a tensor."""
+    names = [f and f.f_globals.get("__name__") for f in (frame, frame and frame.f_back)]
+    return names[0] == "torch.fx._symbolic_trace" and not names[1].endswith("proxy_tensor")
 
 
 def called_by_functional_call(frame: Any) -> bool:

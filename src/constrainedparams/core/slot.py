@@ -88,10 +88,9 @@ class Record:
         The next read makes another y of the same value. A y that somebody marked is kept.
         """
         y = None if self.value is None else self.y()
-        if y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1:
+        if y is None or y.retains_grad or y._backward_hooks or len(vars(y)) > 1 or self.written():
             return
-        if not self.written():
-            self.held, self.out, self.alias_y = weakref.ref(y), None, None
+        self.held, self.out, self.alias_y = weakref.ref(y), None, None
 
 
 @dataclass(slots=True)
@@ -300,8 +299,7 @@ class Slot:
 
     def restore(self, module: nn.Module, record: Record) -> Constrained:
         """The same evaluation, a new y over its graph."""
-        value = record.value
-        assert value is not None
+        value: Any = record.value
         with isolated(value.device, True):
             inputs = self.inputs(module, record.tensor)
             return self.hand_out(record, module, self.output(record, inputs, value))
@@ -373,8 +371,8 @@ class Slot:
     # letting go ---------------------------------------------------------------------------------
 
     def where(self, module: nn.Module) -> str:
-        base = getattr(type(module), "_constrained_base", type(module))
-        return f"{base.__name__}.{self.name_in(module)}"
+        kind = getattr(type(module), "_constrained_base", type(module)).__name__
+        return f"{kind}.{self.name_in(module)}"
 
     def pending(self) -> bool:
         record = self.record
@@ -382,8 +380,7 @@ class Slot:
 
     def drop(self, reason: str) -> None:
         """Forget the value and its graph; a y that is still held somewhere stays watched."""
-        record = self.record
-        if record is None:
+        if (record := self.record) is None:
             return
         if self.pending():
             raise PendingGradients(

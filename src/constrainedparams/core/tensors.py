@@ -33,7 +33,7 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def register_hook(self, hook: Any) -> Any:
         """As on any tensor: no call for the None of a backward that reached others of a batch."""
-        counts = hook.__module__ == "torch.autograd.graph"  # register_multi_grad_hook's: its calls
+        counts = getattr(hook, "__module__", "") == "torch.autograd.graph"  # of a multi-grad hook
         return super().register_hook(lambda g: hook(g) if counts or g is not None else None)
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
@@ -43,7 +43,7 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def detach(self) -> Any:
         plain, caller = _detach(self), sys._getframe(1)
-        if private.called_by_parameter_new(caller):
+        if caller.f_code is private.PARAMETER_NEW:
             # nn.Parameter.__new__ wants the class back and then sets _is_param: see there.
             plain.__class__ = type(self)
         elif private.called_by_average(caller, self):
@@ -52,6 +52,11 @@ class _Watched(Any if TYPE_CHECKING else object):  # type: ignore[misc]
 
     @property
     def _is_param(self) -> bool:
+        if isinstance(self, Constrained) and private.called_by_tracer(sys._getframe(1).f_back):
+            raise RegistrationError(
+                f"`{self._home[1]}` is y = f(x), which torch.fx would keep as a constant while x "
+                "changes. Trace `bake(model)`, or use `torch.export.export(model, inputs)`."
+            )
         return isinstance(self, Unconstrained)
 
     @_is_param.setter
@@ -169,8 +174,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        copied = memo[id(self)] = _detach(self).clone()
-        return copied
+        return memo.setdefault(id(self), _detach(self).clone())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _detach(self).clone().__reduce_ex__(protocol)  # what is shared memory stays here

@@ -27,8 +27,7 @@ def settle(slot: Any, module: nn.Module, told: bool = False) -> None:
     record = slot.record
     if record is None or not record.written():
         return
-    x = getattr(module, raw_name(name))
-    y = record.y()
+    x, y = getattr(module, raw_name(name)), record.y()
     in_graph = y.grad_fn is not record.node
     both = told or not versioned(x) or not record.same(x)
     value = y.detach().clone()
