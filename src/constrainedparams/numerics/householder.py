@@ -17,12 +17,17 @@ of v_1 onto a sphere (stereographic; complex: the Cayley transform of the Heisen
 second one that of v_2 onto a sphere in the complement of the first, and so on: one-to-one, with a
 determinant in closed form.
 
-The way back, g the gradient of y:
+The way back, g the gradient of y. From dT = -T dN T
 
-    gW = V^H g D^-1,   Q = T^H gW,   gN = -Q D W^H,   gV = g W^H + V M, Q^H added to its top,
+    dy = dV W + V T (dV_1^H D - dN W),   dN = striu(dG) + diag(dG + i dt) / 2,   dG = d(V^H V),
 
-with M the Hermitian matrix that has gN above the diagonal and Re gN on it; t gets Im gN / 2. Two
-products with n rows there and three back.
+so that with Q = T^H V^H g D^-1 the gradient of V_1^H is Q and that of N is gN = -Q D W^H, of which
+the upper triangle counts. It comes to V as V M, M the Hermitian matrix that has gN above the
+diagonal and Re gN on it, and to t as Im gN / 2:
+
+    gV = g W^H + V M, Q^H added to its top.
+
+Two products with n rows there and three back.
 """
 
 import math
