@@ -39,7 +39,7 @@ def test_a_rotation_is_the_base_times_the_exponential_or_cayley_map_of_scipy(sca
     assert np.abs(SpecialOrthogonal("cayley")(x, base=base).numpy() - cayley).max() < 1e-12
 
 
-@pytest.mark.parametrize("name", ["exp", "cayley"])
+@pytest.mark.parametrize("name", ["exp", "cayley", "householder"])
 @pytest.mark.parametrize("n", [1, 2, 3, 32])
 def test_the_determinant_is_one_for_every_x_and_after_every_retraction(name, n):
     constraint = SpecialOrthogonal(name)
@@ -112,7 +112,7 @@ def test_samples_of_rotations_have_the_moments_of_haar_measure():
         assert float((trace**power).mean()) == pytest.approx(moment, abs=0.15)
 
 
-@pytest.mark.parametrize("name", ["exp", "cayley"])
+@pytest.mark.parametrize("name", ["exp", "cayley", "householder"])
 def test_procrustes_finds_the_rotation_of_kabsch(minimize, name):
     points = torch.randn(40, 3, **double)
     y = torch.from_numpy(Rotation.random(random_state=0).as_matrix())
@@ -179,7 +179,7 @@ def test_projections_are_the_polar_factor_of_scipy_down_to_small_singular_values
             assert np.abs(constraint.project(y).numpy() - polar).max() < 1e-14 / smallest
 
 
-@pytest.mark.parametrize("name", ["exp", "cayley"])
+@pytest.mark.parametrize("name", ["exp", "cayley", "householder"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_stiefel_finds_eigenvectors_in_their_order(minimize, name, dtype):
     # Brockett 1991: with weights 3 > 2 > 1 the maximum of tr(y^H a y diag(w)) is at eigenvectors
