@@ -1,8 +1,7 @@
 """What sets of matrices with orthonormal columns share: the map from a base, and the base."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,53 +9,11 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import orthogonal as maps
 from ..numerics.elementary import oriented
-from ..numerics.householder import householder_from, householder_inverse, log_det_householder
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint
+from .orthonormal_maps import MAPS, State
 
 __all__ = ["Orthonormal"]
-
-State = dict[str, Tensor]
-
-
-class _Map(NamedTuple):
-    """f and what else is its own; for tall and square matrices."""
-
-    forward: Callable[[Tensor | None, Tensor], Tensor]  # (base, x) -> y
-    inverse: Callable[[Tensor], tuple[Tensor, State]]
-    log_det: Callable[[Tensor], Tensor] | None = None  # where f is one-to-one
-    unreached: str = ""
-    at_zero: str = "base, the value at the last right_inverse or retract"
-
-
-def _from_here(y: Tensor) -> tuple[Tensor, State]:
-    return torch.zeros_like(y), {"base": y}
-
-
-def _from_axes(y: Tensor) -> tuple[Tensor, State]:
-    x, base = householder_inverse(y)
-    return x, {"base": base}
-
-
-_POLAR = "polar"
-_MAPS = {
-    "exp": _Map(maps.exponential_from, _from_here),
-    "cayley": _Map(
-        maps.cayley_from, _from_here, maps.log_det_cayley, ", but for points half a turn from base"
-    ),
-    "householder": _Map(
-        householder_from,
-        _from_axes,
-        log_det_householder,
-        ", but for points where a column, reflected by those before it, is opposite to base's",
-        "base: the first columns of the identity, each with a sign (complex: a phase)",
-    ),
-    _POLAR: _Map(
-        lambda _, x: maps.polar_factor(x),
-        lambda y: (y, {}),
-        at_zero="itself; at x = 0 exactly, the first columns of the identity",
-    ),
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,11 +29,10 @@ class Orthonormal(MatrixConstraint):
     known: ClassVar[tuple[str, ...]] = ("exp", "cayley")
     refused: ClassVar[dict[str, str]] = {}  # map -> why this set does not have it
     special: ClassVar[bool] = False
-    state_names = property(lambda self: () if self.map == _POLAR else ("base",))
-    smooth = property(lambda self: self.map != _POLAR)  # not where x loses rank
-    one_to_one = property(lambda self: _MAPS[self.map].log_det is not None)
-
-    decay_target = property(lambda self: _MAPS[self.map].at_zero)
+    state_names = property(lambda self: ("base",) if MAPS[self.map].has_base else ())
+    smooth = property(lambda self: MAPS[self.map].smooth)
+    one_to_one = property(lambda self: MAPS[self.map].log_det is not None)
+    decay_target = property(lambda self: MAPS[self.map].at_zero)
 
     def _check_options(self) -> None:
         if not isinstance(self.map, str) or self.map not in self.known:
@@ -86,7 +42,7 @@ class Orthonormal(MatrixConstraint):
 
     def _reached(self, what: str) -> str:
         """``what`` is reached from base, but for what the map leaves out."""
-        return what + _MAPS[self.map].unreached
+        return what + MAPS[self.map].unreached
 
     def _tangent(self, x: Tensor) -> Tensor:
         """x (..., n, k), n >= k, with what the set does not read set to 0."""
@@ -95,18 +51,18 @@ class Orthonormal(MatrixConstraint):
     def _forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if x.shape[-2] < x.shape[-1]:
             return self._forward(x.mH, None if base is None else base.mH).mH
-        y = _MAPS[self.map].forward(base, self._tangent(x))
+        y = MAPS[self.map].forward(base, self._tangent(x))
         return maps.without_phase(y) if self.special else y
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, State]:
-        inverse, near = _MAPS[self.map].inverse, self._project(y)
+        inverse, near = MAPS[self.map].inverse, self._project(y)
         if y.shape[-2] >= y.shape[-1]:
             return inverse(near)
         x, state = inverse(near.mH)
         return x.mH, {name: t.mH for name, t in state.items()}
 
     def _log_abs_det_jacobian(self, x: Tensor, **state: Tensor) -> Tensor:
-        found = _MAPS[self.map].log_det
+        found = MAPS[self.map].log_det
         if found is None or not self.one_to_one:
             return super()._log_abs_det_jacobian(x, **state)
         return found(x if x.shape[-2] >= x.shape[-1] else x.mH)
