@@ -122,6 +122,13 @@ def test_names_of_generated_classes_stay_inside():
     assert "Constrained" not in message(lambda: register(layer, "_weight_unconstrained", torch.exp))
     assert "Constrained" not in message(lambda: register(layer, "wieght", torch.exp))
     assert "ConstrainedL" not in message(lambda: cp.remove_constrained_parameter(layer, "wieght"))
+    share = cp.share_constrained_parameter
+    assert "ConstrainedL" not in message(lambda: share(layer, "weight", layer, "bias"))
+    patterns = cp.register_constrained_parameters
+    assert "ConstrainedL" not in message(lambda: patterns(layer, {"wieght": Orthogonal()}))
+    holder = torch.compile(layer, backend="eager")
+    assert "ConstrainedL" not in message(lambda: register(layer, "bias", torch.tanh))
+    del holder
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], torch.zeros(3, dtype=torch.long), torch.exp])

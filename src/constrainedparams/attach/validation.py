@@ -226,6 +226,6 @@ def refuse_wrapped(module: nn.Module, wrapped: dict[int, str] | None = None) -> 
         kinds.append(wrapped[id(module)])
     if kinds:
         raise RegistrationError(
-            f"{type(module).__name__} is already inside {kinds[0]}, which keeps the parameters it "
+            f"{guesses.kind(module)} is already inside {kinds[0]}, which keeps the parameters it "
             "found. Register and remove constrained parameters before wrapping, on the plain model."
         )

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .. import sets
-from ..attach.checkpoints import translate
 from ..attach.classes import slots_of
-from ..attach.guesses import refuse_no_bool, refuse_no_module
+from ..attach.guesses import kind, refuse_no_bool, refuse_no_module
 from ..attach.registration import register_constrained_parameter
 from ..attach.validation import (
     inside_wrappers,
@@ -245,12 +244,12 @@ def _refuse_older_norms(model: nn.Module) -> None:
     """The older functions of these names leave hooks and no parametrization: nothing to adopt."""
     for prefix, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
-            kind = _OLDER_NORMS.get(f"{type(hook).__module__}.{type(hook).__name__}")
-            if kind is not None:
+            norm = _OLDER_NORMS.get(f"{type(hook).__module__}.{type(hook).__name__}")
+            if norm is not None:
                 raise RegistrationError(
-                    f"{prefix or type(module).__name__} is under torch.nn.utils.{kind}, which is "
-                    f"no parametrization. Call `torch.nn.utils.remove_{kind}` and register a set, "
-                    f"or make the layer with `torch.nn.utils.parametrizations.{kind}`."
+                    f"{prefix or kind(module)} is under torch.nn.utils.{norm}, which is "
+                    f"no parametrization. Call `torch.nn.utils.remove_{norm}` and register a set, "
+                    f"or make the layer with `torch.nn.utils.parametrizations.{norm}`."
                 )
 
 
@@ -306,9 +305,7 @@ class _Former:
         self.name = name
         self.parametrization = parametrization
 
-    def __call__(
-        self, module: nn.Module, entries: dict[str, Any], prefix: str, metadata: Any, *_: Any
-    ) -> None:
+    def __call__(self, module: nn.Module, entries: dict[str, Any], prefix: str, *_: Any) -> None:
         below = f"{prefix}parametrizations.{self.name}."
         for old, new in self.OLD_KEYS:
             if (key := f"{prefix}{self.name}{old}") in entries:
@@ -335,4 +332,3 @@ class _Former:
         for key in own:
             del entries[key]
         entries[prefix + self.name] = y
-        translate(module, slot, entries, prefix, metadata)

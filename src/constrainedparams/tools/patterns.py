@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..attach.classes import slots_of
-from ..attach.guesses import nearest, refuse_no_bool
+from ..attach.guesses import kind, nearest, refuse_no_bool
 from ..attach.registration import Prepared, carry_out, prepare
 from ..attach.validation import inside_wrappers
 from ..core.tensors import function_name, raw_name
@@ -166,7 +166,7 @@ def _matched(model: nn.Module, pattern: Any, known: dict[str, _Place]) -> list[_
     if not found:
         first = ", ".join(list(known)[:5]) + (", ..." if len(known) > 5 else "")
         raise RegistrationError(
-            f"the pattern {pattern!r} matches no parameter of {type(model).__name__}; its "
+            f"the pattern {pattern!r} matches no parameter of {kind(model)}; its "
             f"{len(known)} parameters: {first or 'none'}." + nearest(pattern, known)
         )
     return found

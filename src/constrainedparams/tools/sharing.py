@@ -5,7 +5,7 @@ from typing import TypeVar
 from torch import nn
 
 from ..attach.classes import set_class, slots_of
-from ..attach.guesses import refuse_no_module
+from ..attach.guesses import kind, refuse_no_module
 from ..attach.registration import rename, retire
 from ..attach.tie import Tie, held
 from ..attach.validation import parameter_of, refuse_wrapped
@@ -63,7 +63,7 @@ def share_constrained_parameter(
             f"{slots_of(target)[target_name].where(target)} is already constrained. Call "
             f"`remove_constrained_parameter(target, {target_name!r})` before sharing."
         )
-    x, where = source._parameters[raw_name(name)], f"{type(target).__name__}.{target_name}"
+    x, where = source._parameters[raw_name(name)], f"{kind(target)}.{target_name}"
     assert x is not None
     parameter = parameter_of(target, target_name)
     if parameter is not x:
