@@ -167,3 +167,23 @@ def test_project_starts_off_the_flat_point():
     assert Interval(0.0, 2.0).project(torch.tensor([-1.0, 0.5, 3.0])).tolist() == pytest.approx(
         [0.02, 0.5, 1.98]
     )
+
+
+@pytest.mark.parametrize("closed", [False, True, "left", "right"])
+@pytest.mark.parametrize("upper", [0.9, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_interval_may_be_wider_than_the_largest_number(dtype, upper, closed):
+    largest = torch.finfo(dtype).max
+    constraint = Interval(-0.9 * largest, upper * largest, closed=closed)
+    y = constraint.sample((50,), dtype=dtype)
+    assert bool(constraint.contains(y).all())
+    assert float(y.min()) < 0 < float(y.max())
+    again = constraint(constraint.right_inverse(y))
+    assert float((again / largest - y / largest).abs().max()) <= 4 * torch.finfo(dtype).eps
+    outside = constraint.project(torch.tensor([-largest, largest], dtype=dtype))
+    assert bool(constraint.contains(outside).all())
+    if not closed:  # the derivative is (b - a) s (1 - s)
+        x = torch.tensor([0.3], dtype=dtype)
+        s = 1 / (1 + math.exp(-0.3))
+        expected = math.log(0.9 + upper) + math.log(largest) + math.log(s * (1 - s))
+        assert float(constraint.log_abs_det_jacobian(x)) == pytest.approx(expected, rel=1e-6)

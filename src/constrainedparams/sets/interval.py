@@ -1,5 +1,6 @@
 """Numbers between two bounds."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -142,14 +143,14 @@ class Interval(Constraint):
 
     def _project(self, y: Tensor) -> Tensor:
         (low, high), (left, right) = self._limits(y), self._ends
-        inner = _MARGIN * (high - low)
+        inner = _MARGIN * high - _MARGIN * low
         y = torch.where(y < low, low if left else low + inner, y)
         return torch.where(y > high, high if right else high - inner, y)
 
     def _sample(self, shape: Shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
         low, high = self._limits(like)
-        return self._clipped(low + (high - low) * u)
+        return self._clipped(low * (1 - u) + high * u)
 
     def _dimension(self, shape: Shape, is_complex: bool) -> int:
         return 1
@@ -159,4 +160,4 @@ class Interval(Constraint):
             return super()._log_abs_det_jacobian(x)
         a, b = self._bounds(x)
         log_sigmoid = torch.nn.functional.logsigmoid
-        return torch.log(b - a) + log_sigmoid(x) + log_sigmoid(-x)
+        return torch.log(0.5 * b - 0.5 * a) + math.log(2) + log_sigmoid(x) + log_sigmoid(-x)
