@@ -363,5 +363,8 @@ def test_wrong_input():
     )
     refused(cp.RegistrationError, "float64", model.encoder, "weight", nn.Linear(4, 4).double())
     refused(cp.RegistrationError, "nothing", plain, "weight", nn.Linear(4, 4))
+    used = nn.Linear(4, 4)
+    used._weight_cache = None
+    refused(cp.RegistrationError, "'_weight_cache'.*Rename", model.encoder, "weight", used)
     taken = cp.register_constrained_parameter(nn.Linear(4, 4), "weight", torch.tanh)
     refused(cp.RegistrationError, "remove_constrained", model.encoder, "weight", taken)

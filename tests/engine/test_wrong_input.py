@@ -60,6 +60,17 @@ def linear():
     return nn.Linear(4, 4)
 
 
+def has(name, value):
+    """A module that uses ``name`` for something of its own."""
+
+    def make():
+        module = nn.Linear(4, 4)
+        setattr(module, name, value)
+        return module
+
+    return make
+
+
 def not_initialised():
     return nn.Linear.__new__(nn.Linear)
 
@@ -75,6 +86,12 @@ REGISTRATION = {
     "method": (linear, "forward", skew_exp, {}, cp.RegistrationError, ["forward"]),
     "not_a_name": (linear, 3, skew_exp, {}, (cp.RegistrationError, TypeError), ["3"]),
     "already": (already, "weight", tanh_exp, {}, cp.RegistrationError, ["weight", "remove"]),
+    "taken_x": (has("_weight_unconstrained", nn.Parameter(torch.ones(2))), "weight", skew_exp, {}, cp.RegistrationError,
+                ["Linear", "'_weight_unconstrained'", "rename"]),
+    "taken_cache": (has("_weight_cache", None), "weight", skew_exp, {}, cp.RegistrationError, ["'_weight_cache'"]),
+    "taken_state": (has("_weight_base", 3.0), "weight", cp.Orthogonal(), {}, cp.RegistrationError, ["'_weight_base'"]),
+    "taken_function": (has("_weight_function", nn.Tanh()), "weight", nn.Tanh(), {}, cp.RegistrationError,
+                       ["'_weight_function'"]),
     "integer": (with_integers, "table", skew_exp, {}, cp.RegistrationError, ["int64"]),
     "meta": (lambda: nn.Linear(4, 4, device="meta"), "weight", skew_exp, {}, cp.RegistrationError, ["meta"]),
     "lazy": (lambda: nn.LazyLinear(4), "weight", skew_exp, {}, cp.RegistrationError, ["lazy", "run"]),
@@ -95,6 +112,7 @@ REGISTRATION = {
     "dtype": (linear, "weight", lambda x: x.float(), {}, cp.FunctionError, ["float32", "float64"]),
     "integer_result": (linear, "weight", lambda x: x.long(), {}, cp.FunctionError, ["int64"]),
     "device": (linear, "weight", lambda x: x.to("meta"), {}, cp.FunctionError, ["meta", "cpu"]),
+    "sparse_result": (linear, "weight", lambda x: x.to_sparse(), {}, cp.FunctionError, ["sparse_coo", "to_dense()"]),
     "closure_parameter": (linear, "weight", lambda x: torch.tanh(x) @ other.weight, {},
                           cp.CapturedTensor, ["nn.Module"]),
     "closure_tensor": (linear, "weight", lambda x: x * trainable, {}, cp.CapturedTensor, ["nn.Module"]),
@@ -208,6 +226,16 @@ def test_assigning_something_else_than_a_tensor(value):
     with pytest.raises((cp.ConstraintError, TypeError), match="weight"):
         layer.weight = value
     assert_untouched(layer, before)
+
+
+@pytest.mark.parametrize("function", [Symmetric(), cp.Symmetric()])
+def test_assigning_a_sparse_tensor(function):
+    layer = constrained_linear(function)
+    before = fingerprint(layer)
+    with pytest.raises(cp.ConstraintError, match=r"sparse_coo.*value\.to_dense\(\)"):
+        layer.weight = torch.eye(4).to_sparse()
+    assert_untouched(layer, before)
+    layer.weight = torch.eye(4).to_sparse().to_dense()
 
 
 def test_off_the_set_on_assignment():

@@ -115,7 +115,9 @@ def prepare(
     slot = Slot(name, function, _possible(update, parameter))
     if slot.mode == "verified":
         slot.snapshot = verified.Snapshot
-    return Prepared(module, slot, parameter, *_start(module, slot, parameter, project))
+    x, state = _start(module, slot, parameter, project)
+    validation.refuse_taken(module, name, function, state)
+    return Prepared(module, slot, parameter, x, state)
 
 
 def _possible(update: str, x: nn.Parameter | None) -> str:

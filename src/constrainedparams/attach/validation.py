@@ -4,6 +4,7 @@ import gc
 import sys
 import warnings
 import weakref
+from collections.abc import Iterable
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from ..core import private
 from ..core.slot import MODES, Slot
-from ..core.tensors import Unconstrained, raw_name
+from ..core.tensors import Unconstrained, function_name, raw_name, state_name
 from ..errors import RegistrationError
 from ..functions.describe import describe
 from ..sets.contract import Constraint, has_option
@@ -123,6 +124,19 @@ def parameter_of(module: nn.Module, name: Any, function: Any = None) -> nn.Param
             f"it first: `module.{name} = nn.Parameter(module.{name}.float())`."
         )
     return parameter
+
+
+def refuse_taken(module: nn.Module, name: str, function: Any, state: Iterable[str]) -> None:
+    """Names that x, map state, f and the cache get would overwrite or hide what is there."""
+    needed = [raw_name(name), f"_{name}_cache", *(state_name(name, key) for key in state)]
+    if isinstance(function, nn.Module):
+        needed.append(function_name(name))
+    taken = sorted(set(needed).intersection(dir(module)))
+    if taken:
+        raise RegistrationError(
+            f"{guesses.kind(module)} has {' and '.join(map(repr, taken))} already; `{name}` needs "
+            f"the names {', '.join(needed)}. Rename what is there before registering."
+        )
 
 
 def refuse_convolution(module: nn.Module, name: str, parameter: Tensor, function: Any) -> None:

@@ -70,6 +70,11 @@ def call(
             f"{describe(function)} returned a tensor on {y.device} for an input on {x.device}. "
             "Create its constants on `x.device`, or make the function an nn.Module with buffers."
         )
+    if y.layout != torch.strided:
+        raise FunctionError(
+            f"{describe(function)} returned a tensor of layout {y.layout}; expected a dense one. "
+            "End the function with `.to_dense()`."
+        )
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConstraintViolation, FunctionError, NoRightInverse, ShapeError
+from ..errors import ConstraintError, ConstraintViolation, FunctionError, NoRightInverse, ShapeError
 from ..sets.contract import Constraint, raised
 from .call import call
 from .describe import describe
@@ -26,6 +26,11 @@ def preimage(
             "instead, or give the function a method right_inverse(y) -> x."
         )
     value = value.detach()
+    if value.layout != torch.strided:
+        raise ConstraintError(
+            f"{where}: the value has the layout {value.layout}; expected a dense tensor. Give it "
+            "`value.to_dense()`."
+        )
     if not isinstance(function, Constraint):
         return _checked_preimage(function, value, where, project)
     function.check_shape(tuple(value.shape))

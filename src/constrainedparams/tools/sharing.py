@@ -8,7 +8,7 @@ from ..attach.classes import set_class, slots_of
 from ..attach.guesses import kind, refuse_no_module
 from ..attach.registration import rename, retire
 from ..attach.tie import Tie, held
-from ..attach.validation import parameter_of, refuse_wrapped
+from ..attach.validation import parameter_of, refuse_taken, refuse_wrapped
 from ..core.slot import Slot
 from ..core.tensors import SLOTS, function_name, raw_name, state_name
 from ..errors import RegistrationError, ShapeError
@@ -39,7 +39,8 @@ def share_constrained_parameter(
 
     Raises:
         RegistrationError: ``source.name`` is not constrained; ``target`` has no such parameter, or
-            it is constrained already; a wrapper sits on top.
+            it is constrained already, or uses a name that x or map state needs; a wrapper sits
+            on top.
         ShapeError: the two shapes differ.
 
     Example:
@@ -69,6 +70,7 @@ def share_constrained_parameter(
     if parameter is not x:
         _refuse_unlike(parameter, x, slot, where, slot.where(source))
     refuse_wrapped(target)
+    refuse_taken(target, target_name, slot.function, slot.state_names)
     if parameter is not x:
         retire(parameter, where)
     rename(target, target_name, raw_name(target_name), x)
