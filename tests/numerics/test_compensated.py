@@ -4,7 +4,7 @@ import mpmath
 import pytest
 import torch
 
-from constrainedparams.numerics.compensated import product, total
+from constrainedparams.numerics.compensated import exponential, product, total
 
 
 def matrix(t):
@@ -43,3 +43,17 @@ def test_a_sum_keeps_what_cancels():
     terms = torch.tensor([1e16, 1.0, -1e16, 1e-17], dtype=torch.float64)
     high, low = total(*terms)
     assert (float(high), float(low)) == (1.0, 1e-17)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("norm", [0.0, 1e-9, 0.4, 7.0, 30.0])
+def test_exponentials_have_twice_the_digits(norm, dtype):
+    a = torch.randn(2, 5, 5, dtype=dtype)
+    a = norm * a / torch.linalg.matrix_norm(a, 2, keepdim=True)
+    high, low = exponential(a)
+    with mpmath.workdps(60):
+        for i in range(2):
+            exact = mpmath.expm(matrix(a[i]), method="taylor")
+            off = exact - matrix(high[i]) - matrix(low[i])
+            assert mpmath.mnorm(off, "f") <= 2.0**-85 * mpmath.mnorm(exact, "f")
+    assert torch.equal(high, high + low)

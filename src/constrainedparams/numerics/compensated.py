@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["Twice", "product", "total"]
+__all__ = ["Twice", "exponential", "product", "total"]
 
 Twice = tuple[Tensor, Tensor]  # a number as the sum of two: rounded, and what that left out
 _BITS = 53
+_TERMS = 24  # of the series below: 2^-24 / 24! is below 2^-100
 
 
 def _plus(a: Tensor, b: Tensor) -> Twice:
@@ -55,3 +56,27 @@ def product(a: Tensor, b: Tensor) -> Twice:
     a3, b3 = a - a1 - a2, b - b1 - b2
     rest = a1 @ b3 + a2 @ (b2 + b3) + a3 @ b
     return total(a1 @ b1, a1 @ b2, a2 @ b1, rest)
+
+
+def _over(t: Twice, k: int) -> Twice:
+    """t / k for a number k of few bits: the remainder is exact by halves of the quotient."""
+    high, low = t
+    quotient = high / k
+    carry = quotient * (2**27 + 1)  # Veltkamp's halves
+    half = carry - (carry - quotient)
+    return _plus(quotient, (((high - half * k) - (quotient - half) * k) + low) / k)
+
+
+def exponential(a: Tensor) -> Twice:
+    """exp(A) for A (..., n, n) in double precision: Taylor's series of A / 2^s, squared s times."""
+    size = float(torch.linalg.matrix_norm(a).amax())
+    squarings = math.frexp(size)[1] + 1 if 0 < size < math.inf else 0
+    a = a / 2.0 ** max(squarings, 0)
+    one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand(a.shape)
+    high, low = one, torch.zeros_like(a)
+    for k in range(_TERMS, 0, -1):
+        high, low = _over((high, low), k)
+        high, low = total(one, *product(a, high), a @ low)
+    for _ in range(squarings):
+        high, low = total(*product(high, high), high @ low, low @ high)
+    return high, low

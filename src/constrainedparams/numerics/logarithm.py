@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConstraintViolation
+from .compensated import exponential, total
 from .elementary import precise
 from .exponential import expm
 
@@ -16,6 +17,7 @@ _NODES = 8
 _MOST_ROOTS = 60
 _MOST_STEPS = 60
 _DIGITS = 14.0
+_LAST = 1e-10  # a step of that share of L leaves, by these digits, nothing above its rounding
 _MOST_NODES = 256
 _MOST_CORRECTIONS = 4
 
@@ -107,13 +109,17 @@ def _slope(root: Tensor, e: Tensor) -> Tensor:
     return 2 * step * total
 
 
+def _rest(y: Tensor, l: Tensor) -> Tensor:
+    """Y - exp(L)."""
+    high, low = exponential(l)
+    return total(y, -high, -low)[0]
+
+
 def _by_roots(y: Tensor) -> Tensor:
     """Square roots until Y is near I, the logarithm there, doubled back (Kenney and Laub 1989).
 
-    The roots lose digits of Y - I: steps of Newton for exp(L) = Y, where they help. Rounding of
-    exp(L) then moves L by what the same change of Y does, as far as it can be known. The cheaper
-    step L + exp(-L) Y - I is one of Newton as well, as L commutes with exp(L), but multiplies that
-    rounding by |exp(-L)|.
+    The roots lose digits of Y - I: steps of Newton for exp(L) = Y, where they help. With Y - exp(L)
+    in twice the digits the condition of the logarithm takes none of those of L.
     """
     one = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
     roots = [y]
@@ -123,10 +129,14 @@ def _by_roots(y: Tensor) -> Tensor:
     ):
         roots.append(_square_root(roots[-1]))
     found = 2.0 ** (len(roots) - 1) * _near_identity(roots[-1] - one)
-    rest = y - expm(found)
+    rest = _rest(y, found)
     for _ in range(_MOST_CORRECTIONS if len(roots) > 1 else 0):
-        after = found + _slope(roots[1], rest)
-        left = y - expm(after)
+        step = _slope(roots[1], rest)
+        after = found + step
+        small = torch.linalg.matrix_norm(step) <= _LAST * torch.linalg.matrix_norm(found)
+        if bool(small.all()):
+            return after
+        left = _rest(y, after)
         off, nearer = (torch.linalg.matrix_norm(t, keepdim=True) for t in (rest, left))
         found, rest = (
             torch.where(nearer < off, new, old) for new, old in ((after, found), (left, rest))
