@@ -4,9 +4,13 @@ Each row is an event that changes x (or may look as if it did). Afterwards value
 those of f evaluated inline on the x that is there. Optimisers and transforms have files of their own.
 """
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+
+import constrainedparams as cp
 
 from .oracle import (
     assert_fresh,
@@ -179,6 +183,57 @@ def test_x_made_in_inference_mode():
         for _ in range(2):
             equal(layer.weight.clone(), tanh_exp(layer._weight_unconstrained))
             layer._weight_unconstrained.add_(0.1)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.scale * x.tanh()
+
+
+FUNCTIONS = [cp.Orthogonal, cp.Invertible, Scaled, nn.Tanh]  # with and without map state
+
+
+@pytest.mark.parametrize("make", FUNCTIONS)
+@pytest.mark.parametrize("way", ["made", "copied"])
+def test_all_tensors_made_in_inference_mode(make, way):
+    """Map state and buffers of f have no version counter there either."""
+    layer, function = nn.Linear(3, 3), make()
+    with torch.inference_mode():
+        layer = copy.deepcopy(layer) if way == "made" else layer
+        cp.register_constrained_parameter(layer, "weight", function)
+        layer = copy.deepcopy(layer) if way == "copied" else layer
+        function = cp.constraint_of(layer, "weight")
+        for _ in range(2):
+            state = {
+                key: layer._buffers[f"_weight_{key}"]
+                for key in getattr(function, "state_names", ())
+            }
+            equal(layer.weight.clone(), function(layer._weight_unconstrained, **state))
+            layer._weight_unconstrained.add_(0.1)
+        y = layer.weight.clone()
+        equal(cp.bake(layer).weight, y)
+        if make is cp.Orthogonal:
+            layer.weight = torch.eye(3)
+            equal(layer.weight.clone(), torch.eye(3))
+            cp.retract(layer)
+            assert max(cp.violations(layer).values()) < 1e-6
+
+
+@pytest.mark.parametrize("make", FUNCTIONS)
+def test_registered_and_removed_in_inference_mode(make):
+    """The layer was made outside: it trains as if there had been no such mode."""
+    layer, function = nn.Linear(3, 3), make()
+    with torch.inference_mode():
+        cp.register_constrained_parameter(layer, "weight", function)
+    loss_of(layer.weight).backward()
+    assert layer._weight_unconstrained.grad.abs().sum() > 0
+    with torch.inference_mode():
+        cp.remove_constrained_parameter(layer, "weight")
+    loss_of(layer.weight).backward()
 
 
 @pytest.mark.parametrize("n", [8, 64])

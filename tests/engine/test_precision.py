@@ -282,3 +282,19 @@ def test_a_set_is_as_exact_as_without(lowered):
     y = cp.Orthogonal()(x).double()
     assert (y @ y.mT - torch.eye(64)).abs().max() < 1e-6
     assert PRODUCTS.fp32_precision == lowered
+
+
+@pytest.mark.parametrize("function", [cp.Orthogonal(), tanh_exp])
+def test_a_default_device_elsewhere(function):
+    """A program that makes its models on meta may have a layer that is there already."""
+    layer, like = nn.Linear(4, 4), torch.eye(4)
+    with torch.device("meta"):
+        cp.register_constrained_parameter(layer, "weight", function)
+        loss_of(layer.weight).backward()
+        if isinstance(function, cp.Orthogonal):
+            layer.weight = like
+            cp.retract(layer)
+            assert cp.violations(layer)["weight"] < 1e-12
+        assert not cp.bake(layer).weight.is_meta
+        assert not any(t.is_meta for t in layer.state_dict().values())
+    assert_fresh(layer, function if function is tanh_exp else cp.constraint_of(layer, "weight"))

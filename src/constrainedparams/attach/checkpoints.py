@@ -87,7 +87,7 @@ def mend(module: Any, slot: Slot) -> None:
     if known is not None and known.sound and known.same():
         return
     base = module._buffers[state_name(slot.name_in(module), "base")]
-    if base.is_meta or private.transforming(base):
+    if base.is_meta or private.transforming(base) or not slot.known(module).steady:
         return
     constraint: Constraint = slot.function
     with torch.no_grad():

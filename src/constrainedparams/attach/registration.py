@@ -185,12 +185,12 @@ def carry_out(prepared: Prepared, where: str = "") -> None:
                 parameter.copy_(x)
         parameter.grad = None
     else:
-        raw = nn.Parameter(x.clone(), requires_grad=parameter.requires_grad)
+        raw = nn.Parameter(_lasting(x), requires_grad=parameter.requires_grad)
         guard(raw)
         retire(parameter, where)
     rename(module, name, raw_name(name), raw)
     for key, tensor in prepared.state.items():
-        module.register_buffer(state_name(name, key), tensor.detach().clone())
+        module.register_buffer(state_name(name, key), _lasting(tensor))
     if isinstance(slot.function, nn.Module):
         module._modules[function_name(name)] = slot.function
         for own in slot.function.parameters():
@@ -202,6 +202,12 @@ def carry_out(prepared: Prepared, where: str = "") -> None:
         optimizers.follow(slot)
     if slot.mode == "verified":
         verified.install(slot)
+
+
+def _lasting(tensor: Tensor) -> Tensor:
+    """A copy that can be trained with, also where inference mode is on at registration."""
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.clone()
 
 
 def retire(parameter: nn.Parameter, where: str) -> None:

@@ -31,19 +31,18 @@ class Watch(NamedTuple):
 
 def watch(holder: Any, key: str, tensor: Tensor) -> Watch:
     alias = tensor if type(tensor) is Tensor else private.detach(tensor)
-    version, pointer = alias._version, alias.data_ptr()
-    return Watch(holder, key, tensor, alias, version, pointer, tensor.requires_grad)
+    version = alias._version if versioned(tensor) else -1
+    return Watch(holder, key, tensor, alias, version, alias.data_ptr(), tensor.requires_grad)
 
 
 class Companions:
     """What else f depends on: map state, and all that an nn.Module f is made of."""
 
-    __slots__ = ("function", "ids", "parameters", "parts", "places", "sound", "watches")
+    __slots__ = ("function", "ids", "parameters", "parts", "places", "sound", "steady", "watches")
 
     def __init__(self, module: nn.Module, name: str, state: Iterable[str], function: Any):
         self.function = function
-        buffers: Any = module._buffers
-        keys = [state_name(name, key) for key in state]
+        buffers, keys = vars(module)["_buffers"], [state_name(name, key) for key in state]
         watches = [watch(buffers, key, buffers[key]) for key in keys]
         self.parts: Parts | None = None
         self.places: list[Place] = []
@@ -54,6 +53,7 @@ class Companions:
             watches += [watch(*found) for found in parts.tensors]
         self.watches = tuple(watches)
         self.sound = False  # whether a base point was seen to be on the set
+        self.steady = all(versioned(watch.tensor) for watch in self.watches)
         self.ids = tuple([id(watch.tensor) for watch in self.watches])
 
     def same(self, versions: bool = True) -> bool:
@@ -77,7 +77,7 @@ class Companions:
         again = object.__new__(Companions)
         again.function, again.parameters, again.places = self.function, self.parameters, self.places
         again.watches = tuple([w._replace(version=w.alias._version) for w in self.watches])
-        again.parts, again.ids, again.sound = self.parts, self.ids, False
+        again.parts, again.ids, again.sound, again.steady = self.parts, self.ids, False, True
         return again
 
 

@@ -233,11 +233,11 @@ class Slot:
     def evaluate(self, module: nn.Module, x: Tensor, reason: str) -> Tensor:
         """Run f once, keep its graph, hand out y as the output of one node over it."""
         guard(self.whole(module, x))
-        if not versioned(x):
+        known = self.known(module)
+        if not (versioned(x) and known.steady):
             return self.inline(module)
         record = None if self.batch is None else self.batch.evaluate(self, module, x, reason)
         if record is None:
-            known = self.known(module)
             for parameter in known.parameters:
                 guard(parameter)
             self.drop(reason)
@@ -311,7 +311,7 @@ class Slot:
         """
         known = self.found(module)  # not kept: its buffers are not registered yet
         with isolated(x.device, True):
-            if isinstance(x, nn.Parameter) and versioned(x):
+            if isinstance(x, nn.Parameter) and versioned(x) and known.steady:
                 self.record = self.build(module, x, known)
                 self.counts = Counts(evaluations=1, reason="registration")
                 return self.again(module, self.record)

@@ -112,7 +112,7 @@ def inverse(slot: Any, module: nn.Module, value: Tensor) -> tuple[Tensor, dict[s
 def write(module: nn.Module, slot: Any, x: Tensor, new_x: Tensor, state: dict[str, Tensor]) -> None:
     """copy_, never set_: optimisers and reducers keep hold of the tensors."""
     held = state_of(module, slot.name_in(module), tuple(state))
-    with torch.inference_mode(False), torch.no_grad():  # in this order: the first sets grad mode
+    with torch.inference_mode():  # in which tensors of both kinds may be written to, and tell
         x.copy_(new_x)
         for key, tensor in state.items():
             held[key].copy_(tensor)

@@ -34,7 +34,7 @@ def preimage(
     if not isinstance(function, Constraint):
         return _checked_preimage(function, value, where, project)
     function.check_shape(tuple(value.shape))
-    inside = bool(torch.as_tensor(function.contains(value)).all())
+    inside = bool(torch.as_tensor(function.contains(value), device=value.device).all())
     # A value of half precision that is on the set to its rounding is judged in its own dtype.
     target = value if inside or not project else function.project(raised(value))
     try:

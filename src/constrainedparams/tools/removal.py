@@ -76,7 +76,8 @@ def _plain_parameter(x: nn.Parameter, value: Tensor, shared: bool) -> nn.Paramet
     A shared x stays with the other modules.
     """
     if x.shape != value.shape or shared:
-        return nn.Parameter(value.clone(), requires_grad=x.requires_grad)
+        with torch.inference_mode(False):  # it outlives the block that removes it
+            return nn.Parameter(value.clone(), requires_grad=x.requires_grad)
     with torch.no_grad():
         x.copy_(value)
     x.grad = None
