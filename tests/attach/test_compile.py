@@ -245,6 +245,63 @@ def test_unequal_blocks_do_not_share_a_graph():
         same(compiled, copy.deepcopy(block), torch.ones(2, 4))
 
 
+SHIFT = torch.linspace(-1.0, 1.0, 16).view(4, 4)
+
+
+class Shifted:
+    """A tensor as an attribute, in an object inside of another."""
+
+    def __init__(self, inner=None):
+        self.shift, self.inner = SHIFT + 1, inner
+
+    def __call__(self, x):
+        return torch.tanh(x) + self.shift
+
+    def inside(self, x):
+        return self.inner(x)
+
+
+class ShiftedModule(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shifts = [SHIFT + 2]  # no buffer
+
+    def forward(self, x):
+        return torch.tanh(x) + self.shifts[0]
+
+
+def closed_over(shift):
+    return lambda x: torch.tanh(x) + shift["by"]
+
+
+HOLDING = {
+    "global name": lambda x: torch.tanh(x) + SHIFT,
+    "closure": closed_over({"by": SHIFT.clone()}),
+    "default": lambda x, shift=SHIFT: torch.tanh(x) + shift,
+    "argument": functools.partial(torch.add, SHIFT),
+    "attribute": Shifted(),
+    "method": Shifted(Shifted()).inside,
+    "module": ShiftedModule(),
+}
+
+
+@pytest.mark.parametrize("f", HOLDING.values(), ids=HOLDING)
+def test_functions_that_hold_tensors(f):
+    block = Repeated(f, reads=2)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    same(compiled, copy.deepcopy(block), torch.ones(2, 4))
+
+
+def test_a_tensor_that_f_holds_may_change():
+    shift = {"by": SHIFT.clone()}
+    block = Repeated(closed_over(shift), reads=2)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    for change in (lambda: None, lambda: shift["by"].add_(1), lambda: shift.update(by=2 * SHIFT)):
+        change()
+        block.layer.weight.updated()
+        same(compiled, block, torch.ones(2, 4))
+
+
 @pytest.mark.parametrize("how", [torch.compile, cp.compile])
 def test_train_eval_and_attributes_of_f_are_noticed(how):
     block = Repeated(Gain(), reads=2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core import private
 from ..functions.call import call
+from ..functions.held import holds_tensors
 from ..numerics.precision import full_precision
 from ..sets.contract import Constraint
 
@@ -27,7 +28,12 @@ evaluate: Any  # see __getattr__
 
 
 def number_of(function: Any) -> int:
-    """A number for ``function``, one for all that are equal; -1 when there can be none."""
+    """A number for ``function``, one for all that are equal; -1 when there can be none.
+
+    Compilers look into f that holds tensors of its own: they are inputs of the graph.
+    """
+    if not isinstance(function, Constraint) and holds_tensors(function):
+        return -1
     try:
         key = _what_counts(function)
         known: Any = _numbers if key is None else _equal
