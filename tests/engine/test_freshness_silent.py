@@ -146,3 +146,18 @@ def test_a_subclass_of_parameter_is_verified():
     assert type(layer._weight_unconstrained) is Marked
     layer._weight_unconstrained.data.add_(0.25)
     assert_fresh(layer, skew_exp)
+
+
+@pytest.mark.parametrize("way", ["assigned", "loaded"])
+def test_a_subclass_that_comes_later_is_verified(way):
+    layer = cp.register_constrained_parameter(nn.Linear(4, 4, bias=False), "weight", skew_exp)
+    warm(layer)
+    marked = Marked(torch.rand(4, 4))
+    if way == "assigned":
+        layer._weight_unconstrained = marked
+    else:
+        layer.load_state_dict({"_weight_unconstrained": marked}, assign=True)
+    assert layer._weight_unconstrained is marked
+    warm(layer)
+    marked.data.add_(0.25)
+    assert_fresh(layer, skew_exp)

@@ -13,7 +13,7 @@ from ..core.slot import Slot
 from ..core.tensors import SLOTS, Constrained, raw_name
 from ..errors import ConstraintError, RegistrationError
 from ..functions.describe import describe
-from . import tracing
+from . import tracing, verified
 from .checkpoints import keep_wide, mend, sign, translate
 from .tie import together
 
@@ -148,6 +148,7 @@ class Generated:
         for constrained, slot in slots.items():
             if name == raw_name(constrained):  # the same object set again may hold another value
                 slot.drop("x was assigned")
+                verified.take_over(slot, value)
 
     def __getattr__(self, name: str) -> Any:
         slot = self.__dict__.get(SLOTS, {}).get(name)

@@ -122,7 +122,7 @@ def prepare(
 
 def _possible(update: str, x: nn.Parameter | None) -> str:
     """Where not every write to x can be seen, its values are compared."""
-    unseen = _degraded() or not (x is None or type(x) in (nn.Parameter, Unconstrained))
+    unseen = _degraded() or not (x is None or verified.is_watched(x))
     return "verified" if update == "auto" and unseen else update
 
 

@@ -4,8 +4,10 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+
+from ..core.tensors import Unconstrained
 
 _depth = 0
 _epoch = 0
@@ -33,6 +35,18 @@ def install(slot: Any) -> None:
     if not _hooks:
         _hooks.append(nn_module.register_module_forward_pre_hook(_enter))
         _hooks.append(nn_module.register_module_forward_hook(_leave, always_call=True))
+
+
+def take_over(slot: Any, x: Any) -> None:
+    """x became a parameter of somebody else's class, whose ``.data`` cannot be watched."""
+    if slot.mode == "auto" and issubclass(type(x), nn.Parameter) and not is_watched(x):
+        slot.mode, slot.snapshot = "verified", Snapshot
+        install(slot)
+
+
+def is_watched(x: Any) -> bool:
+    """Whether every write to x through torch is seen, or will be from the first read on."""
+    return type(x) in (nn.Parameter, Unconstrained)
 
 
 def _release() -> None:
