@@ -21,6 +21,35 @@ from constrainedparams import (
     Sphere,
 )
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
+from constrainedparams.testing import ROWS
+
+
+def all_it_computes(case):
+    constraint, random = case.constraint, torch.Generator().manual_seed(0)
+    y = constraint.sample(case.shape, dtype=torch.float64, generator=random)
+    found = constraint.right_inverse(y)
+    x, state = found if isinstance(found, tuple) else (found, {})
+    off = 3 * y - 0.5
+    return [
+        y,
+        x,
+        *state.values(),
+        constraint(0.5 * x, **state),
+        constraint.project(off),
+        constraint.residual(off),
+    ]
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: f"{case.constraint!r} {case.shape}")
+def test_the_default_dtype_changes_nothing(case):
+    expected = all_it_computes(case)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = all_it_computes(case)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_a_view_reads_a_convolution_as_one_matrix():

@@ -192,7 +192,8 @@ class Simplex(VectorConstraint):
             ramp = torch.arange(1, y.shape[-1] + 1, dtype=nearest.dtype, device=y.device)
             moved = nearest + _MARGIN * (ramp / ramp.sum() - nearest)
         else:
-            low = _MARGIN / free.expand(y.shape).sum(-1, keepdim=True)
+            # A number over integers would be in the default dtype of the program.
+            low = _MARGIN / precise(free.expand(y.shape).sum(-1, keepdim=True))
             moved = vectors.nearest_in_simplex(torch.where(free, y, -torch.inf), low)
         return torch.where(off.unsqueeze(-1), moved.to(y.dtype), y)
 
