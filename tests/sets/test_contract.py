@@ -19,6 +19,7 @@ from constrainedparams import (
     PositiveDefinite,
     Rotation3D,
     Sphere,
+    Unitary,
 )
 from constrainedparams.errors import ConstraintViolation, DtypeError, OptionError, ShapeError
 from constrainedparams.testing import ROWS
@@ -200,6 +201,26 @@ def test_right_inverse_says_how_far_and_what_to_do():
     assert "2.17 away from Orthogonal()" in str(caught.value)
     remedy = str(caught.value).split("`")[1]
     assert torch.allclose(eval(remedy, {"Orthogonal": Orthogonal, "value": y}), torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("short", "dtype"),
+    [
+        (torch.float32, torch.float64),
+        (torch.bfloat16, torch.float64),
+        (torch.float16, torch.float32),
+        (torch.complex64, torch.complex128),
+    ],
+)
+def test_the_dtype_that_a_value_was_rounded_to_is_named(short, dtype):
+    constraint = Unitary() if short.is_complex else Orthogonal()
+    y = constraint.sample((16, 16), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    name = str(short).removeprefix("torch.")
+    with pytest.raises(ConstraintViolation, match=f"within the rounding of {name}:"):
+        constraint.right_inverse(y.to(short).to(dtype))
+    with pytest.raises(ConstraintViolation) as caught:
+        constraint.right_inverse(2 * y)
+    assert "within" not in str(caught.value)
 
 
 def test_a_point_rounded_to_bfloat16_is_told_apart():

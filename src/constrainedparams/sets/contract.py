@@ -20,6 +20,11 @@ Layout = View | Axes | Moved | Folded
 _LOW = (torch.bfloat16, torch.float16)
 _REAL = (*_LOW, torch.float32, torch.float64)
 _COMPLEX = (torch.complex64, torch.complex128)
+_SHORTER = {  # what a value may have been rounded to before, the most precise first
+    torch.complex128: (torch.complex64,),
+    torch.float64: (torch.float32, torch.float16, torch.bfloat16),
+    torch.float32: (torch.float16, torch.bfloat16),
+}
 _UNNAMED = (math.inf, -math.inf)  # their repr is a name that is not defined
 _NUMBERS = (int, float, "int", "float")  # annotations, as they are or as words
 _FROZEN = {"sizes": frozen_sizes, "dim": frozen_dim}
@@ -472,10 +477,11 @@ class Constraint(ABC):
             )
         worst = float(self.residual(y).max())
         rounded = ""
-        if y.dtype not in _LOW and not y.is_complex():
-            half = y.to(torch.bfloat16)
-            if bool(self.contains(half).all()):
-                rounded = " It is within the rounding of bfloat16: was it saved in half precision?"
+        for dtype in _SHORTER.get(y.dtype, ()):
+            if bool(self.contains(y.to(dtype)).all()):
+                name = str(dtype).removeprefix("torch.")
+                rounded = f" It is within the rounding of {name}: was it saved in that precision?"
+                break
         return (
             f"the value is {worst:.3g} away from {self!r}, where at most {self.tolerance(y):.3g} "
             f"is rounding.{rounded} Project it first: `{self!r}.project(value)`."
