@@ -223,6 +223,17 @@ def test_all_tensors_made_in_inference_mode(make, way):
             assert max(cp.violations(layer).values()) < 1e-6
 
 
+def test_map_state_alone_made_in_inference_mode():
+    layer = cp.register_constrained_parameter(nn.Linear(3, 3), "weight", cp.Orthogonal())
+    with torch.inference_mode():
+        for turn in (torch.eye(3), -torch.eye(3)):
+            layer._weight_base = turn.clone()
+            layer._weight_unconstrained.zero_()
+            equal(layer.weight.clone(), turn)
+            layer._weight_base.neg_()
+            equal(layer.weight.clone(), -turn)
+
+
 @pytest.mark.parametrize("make", FUNCTIONS)
 def test_registered_and_removed_in_inference_mode(make):
     """The layer was made outside: it trains as if there had been no such mode."""
