@@ -86,6 +86,13 @@ def test_compiled_autograd_raises_around_an_eager_model():
     assert_close(found, leaf.grad)
 
 
+@pytest.mark.parametrize("name", ["exp", "cayley", "householder"])
+def test_orthogonal_as_far_out_as_squarings_go(name):
+    x = 1e5 * torch.randn(64, 64)
+    assert float(torch.linalg.matrix_norm(x, 2)) > 1e6
+    assert bool(cp.Orthogonal(name).contains(cp.Orthogonal(name)(x)))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a limit of torch on CUDA")
 def test_a_foreach_write_on_cuda_that_moves_no_version():
     layer = tanh_layer().cuda()

@@ -99,6 +99,24 @@ def test_a_former_y_is_watched(mode):
     assert_fresh(layer, Symmetric())
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS])
+def test_a_write_within_a_closure_is_not_lost_silently(kind):
+    """The step moves x as well, so that nothing tells which of the two should hold."""
+    layer = on(Symmetric())
+    optimizer = kind(layer.parameters(), lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = layer.weight.square().sum()
+        loss.backward()
+        copy_(layer, sample(Symmetric()))
+        return loss
+
+    with pytest.raises(cp.ConstraintViolation, match="both"):
+        optimizer.step(closure)
+    assert_fresh(layer, Symmetric())
+
+
 def test_a_write_after_the_optimizer_emptied_the_slot():
     """The y of before the step is a former y as well, although no new one exists yet."""
     layer = on(Symmetric())

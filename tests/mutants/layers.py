@@ -50,7 +50,9 @@ LAYERS = {
         Edit(SLOT, "return y is not None and y._version != self.version_y", "return False"),
         Edit("core/writes.py", "if y is not None and y._version != version:", "if False:"),
     ],
-    "updated()": [Edit(SLOT, 'self.drop("updated() was called")', "pass")],
+    "updated()": [
+        Edit(SLOT, "told=True)\n        self.drop(", "told=True)\n        reason[0] == 'u' or self.drop(")
+    ],
     "snapshot of verified mode": [
         Edit(SLOT, "if record.snapshot is not None and not record.snapshot.same(x):", "if False:"),
         Edit(CLASSES, "and record.snapshot is None", ""),

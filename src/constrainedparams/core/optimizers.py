@@ -82,9 +82,9 @@ def _post_step(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         still = [p for p, before in zip(stepped, versions, strict=True) if p._version == before]
         torch.autograd.graph.increment_version(still)
         done = [
-            slot
+            (slot, module)
             for slot, record in _values(_held(optimizer))
-            if record.moved() and slot.mode != "manual" and record.home() is not None
+            if record.moved() and slot.mode != "manual" and (module := record.home()) is not None
         ]
-        for slot in done:  # when nothing here holds a record, and y with it
-            slot.drop("optimiser step")
+        for slot, module in done:  # when nothing here holds a record, and y with it
+            slot.expire(module, "optimiser step")

@@ -399,10 +399,10 @@ class Slot:
         if held() is not None:
             self.former += ((held, version),)
 
-    def expire(self, module: nn.Module) -> None:
-        """Somebody says that x was changed; a write to y that nobody has noticed is reported."""
+    def expire(self, module: nn.Module, reason: str = "updated() was called") -> None:
+        """x is known to have changed; a write to y that nobody has noticed is reported."""
         self.settle(module, told=True)
-        self.drop("updated() was called")
+        self.drop(reason)
 
     def settle(self, module: nn.Module, told: bool = False) -> None:
         """Notice writes to y, see ``writes``; ``told``: x is known to have changed as well."""
