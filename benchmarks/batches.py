@@ -11,25 +11,8 @@ from constrainedparams import Orthogonal, batch, register_constrained_parameter
 from .pairs import Step, Times, difference, interleaved, ratio
 
 SIZE, COUNT = 8, 256
-HAND, NODE = "by hand", "by hand, one node"
 LARGER = ((16, 128), (32, 64), (64, 32), (128, 16))
 CONTROL = "batched, again"
-
-
-class OneNode(torch.autograd.Function):
-    """By hand as one node of autograd, as it is for ``batch``: what such a node costs in C++."""
-
-    @staticmethod
-    def forward(ctx: Any, function: Any, bases: Tensor, *weights: Tensor) -> Any:
-        with torch.enable_grad():
-            ctx.x = torch.stack([w.detach() for w in weights]).requires_grad_()
-            ctx.y = function(ctx.x, base=bases)
-        return ctx.y.detach().unbind()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,) = torch.autograd.grad(ctx.y, ctx.x, torch.stack(grads))
-        return None, None, *grad.unbind()
 
 
 class Layers(nn.Module):
@@ -39,7 +22,7 @@ class Layers(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(size, size, bias=False) for _ in range(count))
         self.function = Orthogonal(kind)
-        self.how = how
+        self.by_hand = how == "by hand"
         self.bases = torch.eye(size).expand(count, size, size).contiguous()
         for layer in self.layers:
             with torch.no_grad():
@@ -54,10 +37,8 @@ class Layers(nn.Module):
 
     def forward(self) -> list[Tensor]:
         weights = [layer.weight for layer in self.layers]
-        if self.how == HAND:  # the bases are stacked once for all steps
+        if self.by_hand:  # the bases are stacked once for all steps
             return list(self.function(torch.stack(weights), base=self.bases).unbind())
-        if self.how == NODE:
-            return list(OneNode.apply(self.function, self.bases, *weights))
         return weights
 
 
@@ -80,13 +61,12 @@ def measured(*, quick: bool) -> dict[str, Any]:
     unit = 1e-6 * count
     rows = {}
     for kind in ("exp", "cayley"):
-        columns = ("unconstrained", HAND, NODE, "one by one", "batched", CONTROL)
+        columns = ("unconstrained", "by hand", "one by one", "batched", CONTROL)
         times = _times(SIZE, count, kind, columns, rounds)
         rows[kind] = {
             "microseconds": {how: statistics.median(times[how]) / unit for how in columns},
             "faster": ratio(times, "one by one", "batched"),
-            "more": difference(times, "batched", HAND, unit),
-            "python": difference(times, "batched", NODE, unit),
+            "more": difference(times, "batched", "by hand", unit),
             "control": ratio(times, CONTROL, "batched"),
         }
     larger = []

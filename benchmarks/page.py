@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .batches import HAND, NODE
 from .goals import goals, shown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -154,23 +153,20 @@ def _batched(part: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{part['layers']} layers of {size} x {size}, each read once per step (forward, backward,\n"
         "SGD): µs per layer and step. `by hand` stacks the parameters, evaluates f once and\n"
-        "unbinds the result, with the bases stacked beforehand; `one node` does it within one\n"
-        "node of autograd, as `batched` does, which is `batch(model)`.\n"
+        "unbinds the result, with the bases stacked beforehand; `batched` is `batch(model)`.\n"
     )
-    names = ["unconstrained", HAND, NODE, "one by one", "batched"]
+    names = ["unconstrained", "by hand", "one by one", "batched"]
     rows = [
         [
             kind,
             *(f"{row['microseconds'][n]:.1f}" for n in names),
             shown(row["faster"], 1),
             shown(row["more"], 1),
-            shown(row["python"], 1),
             shown(row["control"]),
         ]
         for kind, row in part["rows"].items()
     ]
-    more = [f"µs more than {name}" for name in (HAND, "one node")]
-    header = ["map", *names, "times faster", *more, "control A/A"]
+    header = ["map", *names, "times faster", "µs more than by hand", "control A/A"]
     yield table(header, rows)
     larger = [f"{r['size']} x {r['size']}: {shown(r['faster'], 1)}" for r in part["larger"]]
     yield f"Times faster at larger sizes (exp): {', '.join(larger)}.\n"
