@@ -5,6 +5,7 @@
 
 import pytest
 import torch
+from torch.profiler import profile
 
 
 def pytest_addoption(parser):
@@ -30,6 +31,24 @@ def pytest_configure(config):
     # Inductor's advice where a GPU has TF32: the tests compare in full precision
     config.addinivalue_line("filterwarnings", "ignore:TensorFloat32 tensor cores:UserWarning")
     config.addinivalue_line("markers", "distributed: starts processes that talk over loopback")
+
+
+@pytest.fixture
+def allocations():
+    """work -> (net, peak) bytes of tensors allocated while it runs, by torch's own profiler."""
+
+    def measured(work):
+        work()
+        with profile(profile_memory=True) as prof:
+            work()
+        events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+        now = peak = 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            now += event.nbytes()
+            peak = max(peak, now)
+        return now, peak
+
+    return measured
 
 
 # Not run with --device: what each is about, and parts of names.

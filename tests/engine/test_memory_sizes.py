@@ -6,7 +6,6 @@ import weakref
 import pytest
 import torch
 from torch import nn
-from torch.profiler import profile
 
 import constrainedparams as cp
 from constrainedparams import Skew
@@ -19,19 +18,6 @@ def without_gc():
     gc.disable()
     yield
     gc.enable()
-
-
-def allocations(work):
-    """(net, peak) bytes of tensors allocated while work() runs, by torch's own profiler."""
-    work()
-    with profile(profile_memory=True) as prof:
-        work()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return now, peak
 
 
 N, LAYERS = 64, 6
@@ -73,12 +59,12 @@ def step_of(model, rows=2):
     return step
 
 
-def test_between_steps_only_parameters_live():
+def test_between_steps_only_parameters_live(allocations):
     net, _ = allocations(step_of(engine_model(skew_exp)))
     assert net <= 0
 
 
-def test_peak_against_the_naive_model():
+def test_peak_against_the_naive_model(allocations):
     """Gradients of x stand beside all graphs, which live until the step: a matrix per layer.
 
     And two in all: dL/dy while its pullback runs, and the first y, which no backward needs.
@@ -88,7 +74,7 @@ def test_peak_against_the_naive_model():
     assert peak <= reference + (LAYERS + 2.1) * MATRIX, (peak / MATRIX, reference / MATRIX)
 
 
-def test_peak_of_a_step_with_large_activations():
+def test_peak_of_a_step_with_large_activations(allocations):
     """There the peak stands where backward begins; the value of a set is kept once, in y."""
     rows = 40 * N
     _, peak = allocations(step_of(engine_model(Skew()), rows))
@@ -99,7 +85,7 @@ def test_peak_of_a_step_with_large_activations():
 READS = 48
 
 
-def test_peak_does_not_grow_with_the_reads():
+def test_peak_does_not_grow_with_the_reads(allocations):
     layer, naive = constrained_linear(skew_exp, N), NaiveLayer(N)
 
     def unrolled(module, reads):
@@ -120,7 +106,7 @@ def test_peak_does_not_grow_with_the_reads():
     assert many < reference / 2, (many / MATRIX, reference / MATRIX)
 
 
-def test_no_growth_over_steps(without_gc):
+def test_no_growth_over_steps(without_gc, allocations):
     """Neither tensors nor other objects, with gc off."""
     layer = constrained_linear(tanh_exp, 8)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from constrainedparams import Orthogonal, SpecialOrthogonal
@@ -306,7 +305,7 @@ def test_products_there_and_back(shape, most):
     assert count.get_total_flops() / (2 * n * k * k) <= most
 
 
-def test_the_peak_is_at_most_six_weights():
+def test_the_peak_is_at_most_six_weights(allocations):
     """With y and the gradient of x, two of the six."""
     x, base, g = (
         torch.randn(4096, 16, requires_grad=True),
@@ -317,14 +316,7 @@ def test_the_peak_is_at_most_six_weights():
     def step():
         return torch.autograd.grad(householder_from(base, x), x, g)
 
-    step()
-    with profile(profile_memory=True) as prof:
-        step()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    _, peak = allocations(step)
     assert 2 <= peak / x.nbytes <= 5
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -141,7 +140,7 @@ def test_many_small_entries_do_not_spoil_the_polish(function, scale):
 
 
 @pytest.mark.parametrize("name", ["exp", "cayley", "polar"])
-def test_the_peak_of_a_tall_layer_is_at_most_six_weights(name):
+def test_the_peak_of_a_tall_layer_is_at_most_six_weights(name, allocations):
     """A whole step, the value handed out and all gradients included; 2 more are stored at most."""
     layer = torch.nn.Linear(16, 4096, bias=False)
     register_constrained_parameter(layer, "weight", Orthogonal(name))
@@ -152,14 +151,7 @@ def test_the_peak_of_a_tall_layer_is_at_most_six_weights(name):
         layer(batch).square().sum().backward()
         optimizer.step()
 
-    step()
-    with profile(profile_memory=True) as prof:
-        step()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    _, peak = allocations(step)
     size = 4 * 16 * 4096
     assert 3 * size <= peak <= 6 * size
     assert sum(t.nbytes for t in layer.state_dict().values()) <= 2 * size

@@ -6,7 +6,6 @@ import mpmath
 import pytest
 import scipy.linalg
 import torch
-from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from constrainedparams.numerics.polar import inverse_square_root, polar_factor
@@ -183,20 +182,13 @@ def test_products_there_and_back(shape, most):
     assert count.get_total_flops() / (2 * shape[0] * shape[1] ** 2) <= most
 
 
-def test_the_peak_is_at_most_six_weights():
+def test_the_peak_is_at_most_six_weights(allocations):
     x, g = torch.randn(4096, 16, requires_grad=True), torch.randn(4096, 16)
 
     def step():
         return torch.autograd.grad(polar_factor(x), x, g)
 
-    step()
-    with profile(profile_memory=True) as prof:
-        step()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    _, peak = allocations(step)
     assert 2 <= peak / x.nbytes <= 5
 
 

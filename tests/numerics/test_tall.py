@@ -5,7 +5,6 @@ import math
 import mpmath
 import pytest
 import torch
-from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from constrainedparams.numerics.tall import cayley_tall, exponential_tall
@@ -216,21 +215,14 @@ def test_products_there_and_back(function, norm, shape, most):
 
 
 @both_maps
-def test_the_peak_is_at_most_six_weights(function):
+def test_the_peak_is_at_most_six_weights(function, allocations):
     """With y and the gradient of x, two of the six; single precision is where it is hard."""
     x, g = torch.randn(4096, 16, requires_grad=True), torch.randn(4096, 16)
 
     def step():
         return torch.autograd.grad(function(x), x, g)
 
-    step()
-    with profile(profile_memory=True) as prof:
-        step()
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    _, peak = allocations(step)
     assert 2 <= peak / x.nbytes <= 5
 
 

@@ -14,6 +14,7 @@ what two triangular solves from the right do in 1.4. Below ``_SIZE`` calls outwe
 torch's own derivative of the formula has fewer of them.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def _formula(base: Tensor, x: Tensor) -> Tensor:
 
 
 def _again(g: Tensor, base: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    (gx,) = by_formula(lambda x: _formula(base, x))(g, x)
+    (gx,) = by_formula(partial(_formula, base))(g, x)
     return torch.zeros_like(base), gx
 
 

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from .elementary import precise
-from .kernel import Kernel, adjoint, is_traced, operator
+from .kernel import Kernel, adjoint, by_formula, is_traced, operator
 from .orthogonal import polished
 from .tall import double_gram, sum_of_products
 from .triangular import lower_product, solved_lower, solved_upper, upper_of_product
@@ -126,8 +126,8 @@ def _formula(phases: Tensor, x: Tensor) -> Tensor:
 
 
 def _again(g: Tensor, phases: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    pulled: tuple[Tensor] = torch.func.vjp(partial(_formula, phases), x)[1](g)
-    return torch.zeros_like(phases), *pulled
+    (pulled,) = by_formula(partial(_formula, phases))(g, x)
+    return torch.zeros_like(phases), pulled
 
 
 _HOUSEHOLDER = Kernel(_there, _back, _again)
