@@ -15,25 +15,57 @@ from .oracle import Counting, assert_fresh, change, constrained_linear, skew_exp
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
 
+@pytest.fixture
+def on_stream(monkeypatch):
+    """Says on which CUDA stream what follows runs; -1: one that is captured."""
+
+    def enter(number):
+        monkeypatch.setattr(private, "stream", lambda _: number)
+
+    return enter
+
+
+def adding(layer):
+    """What is kept at the node that adds to x.grad, as long as some graph holds that."""
+    return torch.autograd.graph.get_gradient_edge(layer._weight_unconstrained).node.metadata
+
+
 @pytest.mark.parametrize("train", [True, False])
-def test_a_read_while_a_graph_is_captured_holds_f(monkeypatch, train):
-    """The value of before would stay in the graph for ever."""
+def test_a_read_while_a_graph_is_captured_holds_f(on_stream, train):
+    """The value of before would stay in the graph for ever, and its node adds on another stream."""
     counting = Counting(skew_exp)
+    on_stream(0)
     layer = constrained_linear(counting).train(train)
-    before = warm(layer)
+    before = warm(layer).detach().clone()
+    adding(layer)["made"] = "before"
     counting.reset()
-    record = next(iter(layer.__dict__["_constrained_slots"].values())).record
-    record.gpu = True
-    monkeypatch.setattr(private, "capturing", lambda: False)
-    assert layer.weight is before
-    with monkeypatch.context() as patched:
-        patched.setattr(private, "capturing", lambda: True)
-        patched.setattr(private, "transforming", lambda _: True)  # x says that it is on the CPU
-        inside = layer.weight
-    assert inside is not before
+    assert layer.weight.grad_fn.next_functions[0][0].metadata == {"made": "before"}
+    on_stream(-1)
+    inside = layer.weight
+    assert adding(layer) == {}
     assert inside.grad_fn is not None
     assert counting.counts[0] == 1
-    assert layer.weight is before  # the cache is as it was
+    assert_close(inside, before)
+    on_stream(0)
+    assert_close(layer.weight, before)
+    assert counting.counts[0] == 2
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_another_stream_has_a_value_of_its_own(on_stream, grad):
+    """It need not wait for the one that y was made on, where x may have been ready for long."""
+    counting = Counting(skew_exp)
+    on_stream(0)
+    layer = constrained_linear(counting)
+    counting.reset()
+    for number in (0, 0, 7, 7, 7, 0):
+        on_stream(number)
+        with torch.set_grad_enabled(grad):
+            layer.weight.sum()
+        adding(layer)["stream"] = adding(layer).get("stream", number)
+        assert adding(layer)["stream"] == number
+    assert counting.counts[0] == 2
+    assert cp.statistics(layer)["weight"].reason == "another CUDA stream"
 
 
 def _layer():
@@ -77,6 +109,8 @@ def test_a_whole_captured_step_trains_as_eager():
 
 
 @gpu
+# its warm-up keeps its outputs, and with them the node that adds to x.grad, on another stream
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream")
 def test_make_graphed_callables_follows_x():
     layer = _layer()
     twin = copy.deepcopy(layer)
@@ -109,3 +143,16 @@ def test_an_average_whose_writes_move_no_version():
         assert layer.weight is y  # what is averaged was only looked at
         assert_fresh(average.module, skew_exp)
         change(layer._weight_unconstrained, seed)
+
+
+@gpu
+def test_a_read_does_not_take_what_another_stream_has_yet_to_compute():
+    layer = _layer()
+    expected = layer.weight.detach().clone()
+    cp.updated(layer)
+    torch.cuda.synchronize()
+    aside = torch.cuda.Stream()
+    with torch.cuda.stream(aside):
+        torch.cuda._sleep(200_000_000)
+        _ = layer.weight
+    assert_close(layer.weight.detach().clone(), expected)

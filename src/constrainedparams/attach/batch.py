@@ -82,6 +82,7 @@ class Batch:
                 stale = self._stale(slot, x, wants_graph)
                 stale.append((self.members[id(slot)], slot, record, reason))
             if len(stale) > 1:
+                slot.drop(reason)
                 self._run(stale, wants_graph)
         except Exception:  # what one member does to f is no concern of a read of another
             return None
@@ -107,6 +108,7 @@ class Batch:
                 reason = reason if old is None else slot.changed(module, x, old)
                 if not reason or not slot.untouched() or slot.pending():
                     continue
+                slot.drop(reason)
             if (x.requires_grad and (with_grad or module.training)) is wants_graph:
                 try:
                     stale.append((member, slot, _record(slot, module, x), reason))
@@ -135,8 +137,6 @@ class Batch:
         node = ys[0].grad_fn
         with private.plain_getters():
             for place, (member, slot, record, reason) in enumerate(stale):
-                if slot.record is not None:
-                    slot.drop(reason)
                 record.graph, record.place = graph, place
                 record.hold(y := ys[place], y, member.home, node)
                 slot.counts.evaluations += 1

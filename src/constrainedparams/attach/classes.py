@@ -52,7 +52,7 @@ class Value:
                 and record.alias_y._version == record.version_y
                 and not slot.override
                 and not private.dispatch_modes()
-                and not (record.gpu and private.capturing())
+                and (record.stream is None or record.stream == private.stream(x))
                 and private.tracing_state() is None
                 and (
                     slot.trusting
@@ -67,6 +67,7 @@ class Value:
             ):
                 slot.counts.hits += 1
                 return y
+        record = y = None  # what is dropped there must not live on here
         return _read(slot, module)
 
     def __set__(self, module: Any, value: Any) -> None:
@@ -139,7 +140,7 @@ class Generated:
         slot = slots.get(name)
         if slot is not None:
             frame = sys._getframe(1)
-            if private.called_by_functional_call(frame):
+            if frame.f_code is private.FUNCTIONAL_SWAP:  # no assignment by value
                 _swap(slot, value, frame.f_locals["orig_tensor"])
             else:
                 writes.replace(slot, self, value)  # type: ignore[arg-type]

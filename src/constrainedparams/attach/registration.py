@@ -3,6 +3,7 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import torch
@@ -130,7 +131,7 @@ def _degraded() -> bool:
     """Whether a private name of torch is missing, so that only ``update="verified"`` is right."""
     if private.missing:
         warnings.warn(
-            f"torch {private.version} lacks {', '.join(private.missing)}, on which automatic "
+            f"torch {version('torch')} lacks {', '.join(private.missing)}, on which automatic "
             'updates lean: constrained parameters fall back to update="verified".',
             stacklevel=4,
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..core import private
-from ..core.slot import MODES, Slot
+from ..core.slot import Slot
 from ..core.tensors import Unconstrained, function_name, raw_name, state_name
 from ..errors import RegistrationError
 from ..functions.describe import describe
@@ -22,6 +22,7 @@ from . import guesses
 from .classes import slots_of
 from .combinations import second_set
 
+MODES = ("auto", "manual", "verified")
 _seen: dict[type[nn.Module], tuple[int, list[weakref.ref[nn.Module]]]] = {}
 
 

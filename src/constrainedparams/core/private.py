@@ -13,7 +13,6 @@ from torch.nn.utils import _named_member_accessor
 from torch.optim.swa_utils import AveragedModel
 
 missing: list[str] = []
-version = torch.__version__
 
 
 def _probe(owner: Any, path: str, fallback: Any) -> Any:
@@ -49,11 +48,19 @@ _run_backward = getattr(_engine, "run_backward", None)  # for speed alone
 plain_getters = _probe(torch, "_C.DisableTorchFunctionSubclass", contextlib.nullcontext)
 _python_node = _probe(torch, "_C._FunctionBase", torch.autograd.graph.Node)
 _swap_tensor = _probe(_named_member_accessor, "swap_tensor", None)
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # builds for the CPU lack it
 
 FLAT_WEIGHTS = "_flat_weights"  # where an RNN lists what its names hold
-capturing = torch.cuda.is_current_stream_capturing  # into a CUDA graph
 _AVERAGE = AveragedModel.update_parameters.__code__
 PARAMETER_NEW = nn.Parameter.__new__.__code__
+FUNCTIONAL_SWAP = getattr(_swap_tensor, "__code__", None)  # of torch.func.functional_call
+
+
+def stream(x: Tensor) -> int | None:
+    """The CUDA stream that work on ``x`` goes to now, -1 while it is captured; None on the CPU."""
+    if not x.is_cuda or _raw_stream is None:
+        return None
+    return -1 if torch.cuda.is_current_stream_capturing() else int(_raw_stream(x.get_device()))
 
 
 def transforming(x: Any) -> bool:
@@ -64,7 +71,7 @@ def transforming(x: Any) -> bool:
         or dispatch_modes()
         or _functorch_level() is not None
         or torch.autograd.forward_ad._current_level >= 0
-        or (x is not None and x.is_cuda and capturing())
+        or (x is not None and stream(x) == -1)
     )
 
 
@@ -105,14 +112,12 @@ def saved_tensor_hooks() -> bool:
 def plain_saved_tensors() -> Iterator[None]:
     """No default saved-tensor hooks inside (activation checkpointing, offloading).
 
-    They are popped, not shadowed by identity hooks: those would switch off autograd's version
-    check.
+    They are popped: identity hooks above them would switch off autograd's version check.
     """
     held = []
-    if _top_hooks is not None:
-        while (hooks := _top_hooks(True)) is not None:
-            held.append(hooks)
-            _pop_hooks()
+    while saved_tensor_hooks():
+        held.append(_top_hooks(True))
+        _pop_hooks()
     try:
         yield
     finally:
@@ -129,8 +134,3 @@ def called_by_tracer(frame: Any) -> bool:
     """Whether ``frame`` is a tracer of torch.fx, not of make_fx, that has met a tensor."""
     names = [f and f.f_globals.get("__name__") for f in (frame, frame and frame.f_back)]
     return names[0] == "torch.fx._symbolic_trace" and not names[1].endswith("proxy_tensor")
-
-
-def called_by_functional_call(frame: Any) -> bool:
-    """Whether ``frame`` is the swap of ``torch.func.functional_call`` (no assignment by value)."""
-    return _swap_tensor is not None and frame.f_code is _swap_tensor.__code__

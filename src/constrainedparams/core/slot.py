@@ -22,15 +22,14 @@ _OWN = (
     "companions", "counts", "deferring", "failure", "followed", "former", "number", "override",
     "record", "trusting",
 )  # fmt: skip
-MODES = ("auto", "manual", "verified")
 
 
 class Record:
     """One evaluation: x as it was, the key; the y handed out; the private graph, or none."""
 
     __slots__ = (
-        "__weakref__", "alias", "alias_y", "companions", "gpu", "graph", "held", "home",
-        "node", "out", "place", "pointer", "requires_grad", "snapshot", "tensor", "value",
+        "__weakref__", "alias", "alias_y", "companions", "graph", "held", "home", "node",
+        "out", "place", "pointer", "requires_grad", "snapshot", "stream", "tensor", "value",
         "version", "version_y")  # fmt: skip
     companions: Companions
     graph: Any  # a Graph, or what is one for many slots
@@ -45,7 +44,7 @@ class Record:
         self.tensor = x
         self.alias = alias = private.detach(x) if alias is None else alias
         self.version, self.pointer = alias._version, alias.data_ptr()
-        self.requires_grad, self.place, self.gpu = x.requires_grad, 0, x.is_cuda
+        self.requires_grad, self.place, self.stream = x.requires_grad, 0, private.stream(x)
         self.snapshot = None if snapshot is None else snapshot(x)
         self.graph = self.value = self.out = None
 
@@ -145,7 +144,7 @@ class Slot:
         if self.override:
             return self.override[-1]
         if private.transforming(x := self.x_in(module)):
-            if x is not None and x.is_cuda and private.capturing():
+            if x is not None and private.stream(x) == -1:
                 self.drop("a CUDA graph is captured")  # its node adds to x.grad on another stream
             return self.inline(module)
         self.settle(module)
@@ -160,6 +159,7 @@ class Slot:
         if record is not None and not reason:
             self.counts.hits += 1
             return self.again(module, record)
+        del record  # f starts without the graph of before, and its node that adds to x.grad
         return self.evaluate(module, x, reason)
 
     def inline(self, module: nn.Module) -> Tensor:
@@ -202,6 +202,8 @@ class Slot:
             return "" if record.tensor is x else "x is another object"
         if not versioned(x) or not record.same(x):
             return "x changed"
+        if record.stream is not None and record.stream != private.stream(x):
+            return "another CUDA stream"  # which did not wait for y
         if not record.companions.same():
             return "map state or parameters of f changed"
         if record.snapshot is not None and not record.snapshot.same(x):

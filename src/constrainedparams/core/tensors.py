@@ -181,9 +181,7 @@ class Constrained(_Watched, torch.Tensor, metaclass=_equal_to(torch.Tensor)):  #
 
 
 def as_constrained(y: Any, home: Home) -> Constrained:
-    """Make ``y`` a constrained tensor of a module, in place: a subclass view would be
-    refused by autograd after an in-place write.
-    """
+    """Make ``y`` a constrained tensor in place: autograd refuses views after a write to them."""
     y.__class__ = Constrained
     y._home = home
     return y
