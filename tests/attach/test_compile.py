@@ -3,6 +3,9 @@
 import collections
 import copy
 import functools
+import json
+import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.virtualized import V
 from torch.testing import assert_close
 
 import constrainedparams as cp
@@ -115,6 +119,8 @@ def same(compiled, eager, x, **tolerance):
 
 
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+MEASURED = json.loads((Path(__file__).parents[2] / "docs/bench-gpu.json").read_text())["sets"]
+MEASURED.pop("CorrelationCholesky()-3x3", None)  # counted first, with a wait of CUDA's own
 
 # (f, the operation that stands for f, those that its derivative has one of)
 COUNTED = {
@@ -167,6 +173,18 @@ def test_every_set_compiled_is_eager(case, backend):
     loss(twin).backward()
     assert_close(compiled().detach(), loss(twin).detach(), rtol=1e-10, atol=1e-10)
     assert_close(model.x.grad, twin.x.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [case for case in ROWS if str(case) in MEASURED], ids=str)
+def test_what_waits_for_values_is_kept_out_of_cuda_graphs(case):
+    """Whether Inductor is told so, beside the waits that were counted on a GPU."""
+    model = cp.Parametrized(case.constraint.sample(case.shape), case.constraint)
+    torch._dynamo.reset()
+    graph = types.SimpleNamespace(disable_cudagraphs_reason=None)
+    with V.set_graph_handler(graph):
+        compiled = torch.compile(lambda: model().abs().sum(), backend="aot_eager", fullgraph=True)
+        compiled().backward()
+    assert bool(graph.disable_cudagraphs_reason) == bool(MEASURED[str(case)]["waits"]["there"])
 
 
 def count_nodes(read, x, reads):

@@ -1,4 +1,4 @@
-"""Compiled code around a constrained parameter: x or y as an input, the optimiser's step, CUDA graphs."""
+"""Compiled code around a constrained parameter: x or y as an input, the optimiser's step."""
 
 import copy
 
@@ -103,6 +103,46 @@ def test_functional_call_inside_of_a_compiled_function(name):
     assert layer.weight.grad_fn is not None
 
 
+UNDER_FUNC = {
+    "callable": torch.tanh,
+    "exp": cp.Orthogonal(),
+    "polar": cp.Orthogonal("polar"),
+    "definite": cp.PositiveDefinite(map="exp"),
+    "stable": cp.Schur(),
+    "sums": cp.DoublyStochastic(),
+}
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["grad", "per sample"])
+@pytest.mark.parametrize("name", UNDER_FUNC)
+def test_torch_func_inside_of_a_compiled_function(name, mapped):
+    """Also of maps that are one operation in the graph: by the name of x, with respect to it."""
+    layer = nn.Linear(3, 3, bias=False).double()
+    cp.register_constrained_parameter(layer, "weight", UNDER_FUNC[name], project=name != "callable")
+    x, h = layer._weight_unconstrained.detach(), torch.randn(2, 3, dtype=torch.float64)
+
+    def loss(x, h):
+        return torch.func.functional_call(layer, {"_weight_unconstrained": x}, (h,)).sin().sum()
+
+    grad = torch.func.grad(loss)
+    grad = torch.func.vmap(grad, (None, 0)) if mapped else grad
+    compiled = torch.compile(lambda x, h: grad(x, h), backend="aot_eager", fullgraph=True)
+    assert_close(compiled(x, h), grad(x, h))
+
+
+def test_a_set_called_by_hand_under_compiled_torch_func():
+    """Loud where it would have no gradient."""
+    x = torch.randn(3, 3, dtype=torch.float64)
+    for function, refused in ((cp.Orthogonal("cayley"), False), (cp.Orthogonal(), True)):
+        grad = torch.func.grad(lambda x, f=function: f(x).sin().sum())
+        compiled = torch.compile(grad, backend="aot_eager", fullgraph=True)
+        if refused:
+            with pytest.raises(torch._dynamo.exc.TorchRuntimeError, match="setup_context"):
+                compiled(x)
+        else:
+            assert_close(compiled(x), grad(x))
+
+
 STEPS = {
     "sgd foreach": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, foreach=True),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, foreach=False),
@@ -136,24 +176,3 @@ def test_a_compiled_optimiser_step(name, backend):
             assert_close(layer.weight.detach(), cp.Orthogonal()(x, base=base))
         assert_close(x, twin._weight_unconstrained.detach(), rtol=1e-4, atol=1e-4)
         assert cp.statistics(layer)["weight"].evaluations == before + 1
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # torch's first, which it makes so
-@pytest.mark.parametrize("how", [torch.compile, cp.compile], ids=["torch", "cp"])
-def test_cuda_graphs(how):
-    """mode="reduce-overhead": training and evaluation are those of eager mode."""
-    layer = constrained(cp.Orthogonal()).float().cuda()
-    twin = copy.deepcopy(layer)
-    compiled = how(layer, mode="reduce-overhead", fullgraph=True)
-    optimisers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (layer, twin)]
-    for _ in range(6):
-        h = torch.randn(3, 4, device="cuda")
-        for each in (compiled, twin):
-            each.zero_grad()
-            each(h).sin().sum().backward()
-        assert_close(layer._weight_unconstrained.grad, twin._weight_unconstrained.grad)
-        for optimiser in optimisers:
-            optimiser.step()
-    with torch.no_grad():
-        assert_close(compiled(h), twin(h))

@@ -30,6 +30,7 @@ CAYLEY = "tests/numerics/test_cayley.py"
 DEFINITE = "tests/numerics/test_definite_kernels.py"
 SEMIDEFINITE, RECTANGULAR = "tests/sets/test_semidefinite.py", "tests/sets/test_rectangular.py"
 BATCH = "tests/attach/test_batch.py"
+GRAPHS = "tests/engine/test_cuda_graphs.py"
 COMPILE = "tests/attach/test_compile.py --deselect=tests/attach/test_compile.py::test_every_set_compiled_is_eager"
 NUMBERS, SEQUENCES = "tests/sets/test_numbers.py", "tests/sets/test_sequences.py"
 ROW, STABLE = "tests/conformance/test_conformance.py", "tests/numerics/test_lyapunov.py"
@@ -107,14 +108,23 @@ MUTANTS = [
            "slot.settle(self)\n        super()._save", "pass\n        super()._save",
            ENGINE),
     Mutant("saved-tensor-hooks-seen", "core/private.py",
-           "while (hooks := _top_hooks(True)) is not None:", "while False:",
+           "while saved_tensor_hooks():", "while False:",
            ENGINE),
     Mutant("autocast-inside", "numerics/precision.py", "torch.autocast(device.type, enabled=False) if on",
            "torch.autocast(device.type, enabled=True) if on", ENGINE),
     Mutant("average-unseen", "core/tensors.py", "torch.autograd.graph.increment_version(self)\n        return plain",
            "pass\n        return plain", ENGINE),
-    Mutant("capture-unseen", "attach/classes.py", "and not (record.gpu and private.capturing())", "",
-           ENGINE),
+    Mutant("stream-unseen", "attach/classes.py",
+           "and (record.stream is None or record.stream == private.stream(x))", "", GRAPHS),
+    Mutant("stream-no-part-of-the-key", "core/slot.py", 'return "another CUDA stream"', 'return ""', GRAPHS),
+    Mutant("capture-beside-the-old-graph", "attach/classes.py", "        record = y = None  # what", "        pass  # what",
+           GRAPHS),
+    Mutant("f-beside-the-old-graph", "core/slot.py", "        del record  # f starts", "        pass  # f starts",
+           GRAPHS),
+    Mutant("waits-untold", "numerics/operation.py", 'if hasattr(graph, "disable_cudagraphs_reason"):', "if False:",
+           "tests/attach/test_compile_cuda_graphs.py"),
+    Mutant("torch-func-in-compiled-graphs", "numerics/operation.py", "without_tangents(function.apply, there)",
+           "without_tangents(there, there)", "tests/attach/test_compile_programs.py"),
     Mutant("tf32-inside", "numerics/precision.py", "if _lowered(device):", "if False:", ENGINE),
     Mutant("tf32-kept-off", "numerics/precision.py", "torch.set_float32_matmul_precision(older)", "pass",
            ENGINE),
@@ -175,7 +185,7 @@ MUTANTS = [
     Mutant("a-number-for-each-set", "attach/opaque.py", "if entry not in known:", "if True:", COMPILE),
     Mutant("functional-call-leaves-its-tensor", "attach/classes.py", "if displaced and value is displaced[-1]:",
            "if isinstance(value, Constrained):", "tests/engine/test_transforms.py"),
-    Mutant("operators-drop-tangents", "numerics/kernel.py", "any(map(has_tangent, tensors)):\n            raise",
+    Mutant("operators-drop-tangents", "numerics/operation.py", "any(map(has_tangent, tensors)):\n            raise",
            "False:\n            raise", "tests/engine/test_transforms.py"),
     Mutant("graphs-take-any-mode", "attach/opaque.py", "if settings_of(f) == settings", "", COMPILE),
     Mutant("graphs-of-closures-are-one", "attach/opaque.py", "return None if bound else", "return", COMPILE),

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .kernel import Kernel, adjoint, is_traced, operator
+from .kernel import Kernel, adjoint, is_traced
+from .operation import operator
 
 __all__ = ["expm", "frechet"]
 

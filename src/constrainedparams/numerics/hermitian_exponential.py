@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from .definite import hermitian, identity_like
+from .eigen import eigh
 from .elementary import precise, with_value
 from .exponential import frechet
+from .operation import intermediate
 
 __all__ = ["definite_exponential", "definite_logarithm", "expm_hermitian"]
 
@@ -30,7 +32,7 @@ def _cut(a: Tensor) -> Tensor:
     """The Hermitian part of A, eigenvalues cut off; the derivative is that of the former."""
     h = hermitian(a)
     with torch.no_grad():
-        e, u = torch.linalg.eigh(precise(h))
+        e, u = eigh(precise(h))
         reach = _reach(a.dtype)
         inside = hermitian((u * e.clamp(-reach, reach).unsqueeze(-2)) @ u.mH).to(h.dtype)
         far = (e.abs() > reach).any(-1)[..., None, None]
@@ -50,7 +52,7 @@ class _ExpmHermitian(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # In double precision, as LAPACK's eigenvalues are off by tens of rounding units of |A|.
-        e, u = torch.linalg.eigh(precise(hermitian(a)))
+        e, u = eigh(precise(hermitian(a)))
         e, u = e.clamp(-_reach(a.dtype), _reach(a.dtype)), u.to(a.dtype)
         return hermitian((u * torch.exp(e).to(u.real.dtype).unsqueeze(-2)) @ u.mH), e, u
 
@@ -88,8 +90,8 @@ def expm_hermitian(a: Tensor) -> Tensor:
         (..., n, n), finite: eigenvalues of A count as 80 in single precision (701 in double) where
         they are above, and as minus that where they are below.
     """
-    compiling = torch.compiler.is_dynamo_compiling()
-    result: Tensor = (_ExpmHermitian if compiling else _ExpmHermitianForward).apply(a)[0]
+    function = _ExpmHermitian if torch.compiler.is_dynamo_compiling() else _ExpmHermitianForward
+    result: Tensor = function.apply(intermediate(a))[0]
     return result
 
 

@@ -37,7 +37,8 @@ import torch
 from torch import Tensor
 
 from .elementary import precise
-from .kernel import Kernel, adjoint, by_formula, is_traced, operator
+from .kernel import Kernel, adjoint, by_formula, is_traced
+from .operation import operator
 from .orthogonal import polished
 from .tall import double_gram, sum_of_products
 from .triangular import lower_product, solved_lower, solved_upper, upper_of_product
@@ -131,7 +132,7 @@ def _again(g: Tensor, phases: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _HOUSEHOLDER = Kernel(_there, _back, _again)
-_operator = operator("householder", _HOUSEHOLDER, inputs=2)
+_operator = operator("householder", _HOUSEHOLDER, inputs=2, waits=False)
 
 
 def _phase(z: Tensor) -> Tensor:

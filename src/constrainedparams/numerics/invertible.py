@@ -1,14 +1,13 @@
 """Triangular factors of invertible matrices; how far a matrix is from a singular one, and back."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .definite import factor, factor_inverse
 from .elementary import determinant_sign, inverse_softplus, precise, softplus
-from .kernel import WAITS
+from .operation import no_cuda_graph, opaque
 
 __all__ = [
     "away_from_singular",
@@ -62,9 +61,7 @@ def separation(y: Tensor) -> Tensor:
     return torch.linalg.svdvals(_unit_columns(wide)[0])[..., -1]
 
 
-# An operator, because what it costs depends on values: the SVD is for the few that need it.
-@torch.library.custom_op("constrainedparams::away_from_singular", mutates_args=(), tags=WAITS)
-def _away(r: Tensor, slack: float) -> Tensor:
+def _moved(r: Tensor, slack: float) -> Tensor:
     unit, norm = _unit_columns(precise(r))
     identity = torch.eye(r.shape[-1], dtype=unit.dtype, device=r.device).expand(unit.shape)
     inverse = torch.linalg.solve_triangular(unit, identity, upper=True)
@@ -75,15 +72,13 @@ def _away(r: Tensor, slack: float) -> Tensor:
     return torch.where(near[..., None, None], moved, r)
 
 
-@_away.register_fake
-def _(r: Tensor, slack: float) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(r)
+def _like(r: Tensor, slack: float) -> Tensor:  # noqa: ARG001
+    no_cuda_graph()
+    return r.new_empty(r.shape)
 
 
-@_away.register_vmap
-def _(info: Any, in_dims: tuple[int | None, None], r: Tensor, slack: float) -> tuple[Tensor, int]:  # noqa: ARG001
-    assert in_dims[0] is not None
-    return _away(r.movedim(in_dims[0], 0), slack), 0
+# Opaque, because what it costs depends on values: the SVD is for the few that need it.
+_away = opaque("away_from_singular", "(Tensor r, float slack) -> Tensor", _moved, _like)
 
 
 def away_from_singular(r: Tensor, slack: float) -> Tensor:
@@ -96,7 +91,7 @@ def away_from_singular(r: Tensor, slack: float) -> Tensor:
     Returns:
         (..., n, n), not triangular where it was moved; the determinant (of a real r) is positive.
     """
-    return _away(r, slack) if r.shape[-1] else r
+    return _away(r.contiguous(), slack) if r.shape[-1] else r
 
 
 def clip_singular_values(y: Tensor, margin: float, sign: int | None) -> Tensor:

@@ -13,22 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .precision import full_precision
-
-__all__ = [
-    "WAITS",
-    "Kernel",
-    "adjoint",
-    "by_formula",
-    "has_tangent",
-    "is_traced",
-    "operator",
-    "without_tangents",
-]
-
-
-# The host waits for values: CUDA graphs of compiled code go around such an operation.
-WAITS = (torch.Tag.cudagraph_unsafe,)
+__all__ = ["Kernel", "adjoint", "by_formula", "has_tangent", "in_front", "is_traced"]
 
 
 class Kernel(NamedTuple):
@@ -111,79 +96,23 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         kernel, *inputs = args
-        moved = _in_front(info.batch_size, in_dims[1:], inputs)
+        moved = in_front(info.batch_size, in_dims[1:], inputs)
         outputs = _Run.apply(kernel, *moved)
         return outputs, tuple(0 if isinstance(t, Tensor) else None for t in outputs)
 
 
-def _in_front(
-    size: int, dims: tuple[int | None, ...], tensors: list[Tensor] | tuple[Tensor, ...]
-) -> list[Tensor]:
-    """``tensors`` with the axis that is mapped over in front, also where it has to be made."""
+def in_front(
+    size: int, dims: tuple[int | None, ...], given: list[Any] | tuple[Any, ...]
+) -> list[Any]:
+    """Tensors with the axis that is mapped over in front, also where it has to be made."""
     return [
-        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip(tensors, dims, strict=True)
+        t
+        if not isinstance(t, Tensor)
+        else t.expand(size, *t.shape)
+        if dim is None
+        else t.movedim(dim, 0)
+        for t, dim in zip(given, dims, strict=True)
     ]
-
-
-def operator(name: str, kernel: Kernel, inputs: int = 1) -> Callable[..., Tensor]:
-    """``kernel`` as one opaque operation of compiled graphs, and one more for the way back.
-
-    For kernels whose cost depends on values, or that call what autograd or a compiler must not see.
-    The value has the shape and dtype of the last input. The way back makes the way there again.
-    """
-    given = ", ".join(f"Tensor x{i}" for i in range(inputs))
-
-    def value(*tensors: Tensor) -> Tensor:
-        with full_precision(tensors[0].device):
-            return kernel.there(*map(Tensor.resolve_conj, tensors))[0].contiguous()
-
-    def pulled(*tensors: Tensor) -> list[Tensor]:
-        g, *known = map(Tensor.resolve_conj, tensors)
-        with full_precision(g.device):
-            found, kept = kernel.there(*known)
-            kept = (found, *kept) if kernel.with_value else kept
-            grads: Any = kernel.back(g, tuple(known), kept)
-        return [t.contiguous() for t in grads]
-
-    register: Any = torch.library.custom_op
-    place = f"constrainedparams::{name}"
-    options: Any = {"mutates_args": (), "tags": WAITS}
-    there = register(place, value, schema=f"({given}) -> Tensor", **options)
-    schema = f"(Tensor g, {given}) -> Tensor[]"
-    back = register(f"{place}_pullback", pulled, schema=schema, **options)
-    there.register_fake(lambda *t: t[-1].new_empty(t[-1].shape))
-    back.register_fake(lambda *t: [x.new_empty(x.shape) for x in t[1:]])
-    there.register_vmap(lambda info, dims, *t: (there(*_in_front(info.batch_size, dims, t)), 0))
-    back.register_vmap(
-        lambda info, dims, *t: (back(*_in_front(info.batch_size, dims, t)), [0] * inputs)
-    )
-
-    def backward(ctx: Any, g: Tensor) -> Any:
-        way = kernel.again if torch.is_grad_enabled() else back
-        found = tuple(way(g, *ctx.saved_tensors))
-        return found if inputs > 1 else found[0]
-
-    def save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-        ctx.save_for_backward(*inputs)
-
-    there.register_autograd(backward, setup_context=save)
-    return without_tangents(there)
-
-
-def without_tangents(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An opaque operation that refuses dual numbers: torch would drop their tangents in silence."""
-
-    def checked(*tensors: Tensor) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling() and any(map(has_tangent, tensors)):
-            raise NotImplementedError(
-                "Forward-mode derivatives (jvp, jacfwd, linearize) of this map are not available "
-                "while a graph is traced. Use reverse mode there (vjp, jacrev, grad), or take them "
-                "outside of the traced function."
-            )
-        return operation(*tensors)
-
-    return checked
 
 
 def adjoint(x: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from .elementary import precise
-from .kernel import Kernel, adjoint, is_traced, operator
+from .kernel import Kernel, adjoint, is_traced
+from .operation import operator
 from .roots import floored, spectral, sylvester
 from .tall import double_gram, double_product, sum_of_products
 

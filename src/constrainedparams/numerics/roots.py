@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .elementary import precise
-from .kernel import Kernel, adjoint, is_traced, operator
+from .kernel import Kernel, adjoint, is_traced
+from .operation import operator
 
 __all__ = ["floored", "hypotenuse", "spectral", "sylvester"]
 

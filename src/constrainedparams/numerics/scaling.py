@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .kernel import WAITS
+from .operation import no_cuda_graph, opaque
 
 __all__ = ["scaled_to_sums"]
 
@@ -114,11 +114,9 @@ def _polished(p: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return p
 
 
-# An operator, because how many steps it takes depends on values.
-@torch.library.custom_op("constrainedparams::scaled_to_sums", mutates_args=(), tags=WAITS)
-def _operator(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _scaled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     if x.shape[-1] > x.shape[-2]:  # the equations are as many as columns
-        return _operator(x.mT, columns, rows).mT.contiguous()
+        return _scaled(x.mT, columns, rows).mT.contiguous()
     known = torch.isfinite(x).all(-1).all(-1)[..., None, None]
     x = torch.where(known, x, 0)
     spread = float((x.amax((-2, -1)) - x.amin((-2, -1))).max()) if x.numel() else 0.0
@@ -135,22 +133,9 @@ def _operator(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.where(known, _polished(at.p, rows, columns), torch.nan)
 
 
-@_operator.register_fake
-def _(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:  # noqa: ARG001
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
-
-
-@_operator.register_vmap
-def _(
-    info: Any,  # noqa: ARG001
-    in_dims: tuple[int | None, ...],
-    x: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-) -> tuple[Tensor, int]:
-    assert in_dims[0] is not None
-    assert in_dims[1:] == (None, None)
-    return _operator(x.movedim(in_dims[0], 0), rows, columns), 0
+def _like(x: Tensor, *_: Tensor) -> Tensor:
+    no_cuda_graph()
+    return x.new_empty(x.shape)
 
 
 def _tangent(p: Tensor, g: Tensor) -> Tensor:
@@ -169,45 +154,49 @@ def _tangent(p: Tensor, g: Tensor) -> Tensor:
     return h - p * (alpha.unsqueeze(-1) + beta.unsqueeze(-2))
 
 
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(output)
+    ctx.save_for_forward(output)
+
+
+def _back(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+    (p,) = ctx.saved_tensors
+    return _tangent(p, g), None, None
+
+
+# Opaque, because how many steps it takes depends on values.
+_operator = opaque(
+    "scaled_to_sums",
+    "(Tensor x, Tensor rows, Tensor columns) -> Tensor",
+    _scaled,
+    _like,
+    _back,
+    _save,
+)
+
+
 class _Scaled(torch.autograd.Function):
-    """The operator with forward mode, for eager mode: Dynamo refuses a Function that has it."""
+    """The operation with forward mode, which Dynamo refuses."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        return _operator(x, rows, columns)
+        result: Tensor = _operator(x, rows, columns)
+        return result
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (p,) = ctx.saved_tensors
-        return _tangent(p, g), None, None
+        return _back(ctx, g)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         (p,) = ctx.saved_tensors
         return _tangent(p, tangent)
-
-    @staticmethod
-    def vmap(
-        info: Any,  # noqa: ARG004
-        in_dims: tuple[int | None, ...],
-        x: Tensor,
-        rows: Tensor,
-        columns: Tensor,
-    ) -> tuple[Tensor, int]:
-        assert in_dims[0] is not None
-        return _Scaled.apply(x.movedim(in_dims[0], 0), rows, columns), 0
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(output)
-
-
-_operator.register_autograd(_Scaled.backward, setup_context=_save)
 
 
 def scaled_to_sums(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -224,4 +213,6 @@ def scaled_to_sums(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         (..., n, m), sums right to rounding; entries below 1e-308 of a sum are 0.
     """
     apply = _operator if torch.compiler.is_dynamo_compiling() else _Scaled.apply
-    return apply(x, rows, columns)
+    rows, columns = rows.expand(x.shape[:-1]), columns.expand(x[..., 0, :].shape)
+    result: Tensor = apply(x, rows, columns)
+    return result

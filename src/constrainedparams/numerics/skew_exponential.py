@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .exponential import frechet
-from .kernel import WAITS, adjoint, has_tangent, is_traced, without_tangents
-from .precision import full_precision
+from .kernel import Kernel, adjoint, has_tangent, is_traced
+from .operation import operator
 
 __all__ = ["expm_skew"]
 
@@ -311,60 +311,21 @@ class _ExpmSkew(torch.autograd.Function):
         return (value, plan, unit, *kept), (0, None, None, *(0,) * len(kept))
 
 
-# Dynamo refuses a Function with forward mode and cannot see a plan: there it is one opaque
-# operation, and one more for the way back, which makes the chain again.
-@torch.library.custom_op("constrainedparams::expm_skew", mutates_args=(), tags=WAITS)
-def _opaque(a: Tensor) -> Tensor:
-    with full_precision(a.device):
-        return (_identity(a) + _chain(a)[-1][-1]).contiguous()
+def _there(a: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+    chain = _chain(a)
+    return _identity(a) + chain[-1][-1], chain
 
 
-@torch.library.custom_op("constrainedparams::expm_skew_pullback", mutates_args=(), tags=WAITS)
-def _opaque_pullback(a: Tensor, g: Tensor) -> Tensor:
-    with full_precision(a.device):
-        plan, unit, powers, values = _chain(a)
-        return (_pullback(powers, plan, values[:-1], g) / unit).contiguous()
+def _back(g: Tensor, _: tuple[Tensor, ...], chain: tuple[Any, ...]) -> tuple[Tensor]:
+    plan, unit, powers, values = chain
+    return (_pullback(powers, plan, values[:-1], g) / unit,)
 
 
-@_opaque.register_fake
-def _(a: Tensor) -> Tensor:
-    return torch.empty(a.shape, dtype=a.dtype, device=a.device)
+def _again(g: Tensor, a: Tensor) -> tuple[Tensor]:
+    return (_skew(frechet(-_skew(a), g)),)
 
 
-@_opaque_pullback.register_fake
-def _(a: Tensor, g: Tensor) -> Tensor:  # noqa: ARG001
-    return torch.empty(a.shape, dtype=a.dtype, device=a.device)
-
-
-@_opaque.register_vmap
-def _(info: Any, in_dims: tuple[int], a: Tensor) -> tuple[Tensor, int]:  # noqa: ARG001
-    return _opaque(a.movedim(in_dims[0], 0)), 0
-
-
-@_opaque_pullback.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], a: Tensor, g: Tensor) -> tuple[Tensor, int]:
-    a, g = (
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((a, g), in_dims, strict=True)
-    )
-    return _opaque_pullback(a, g), 0
-
-
-def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs)
-
-
-def _opaque_backward(ctx: Any, g: Tensor) -> Tensor:
-    (a,) = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        return _skew(frechet(-_skew(a), g, torch.ops.constrainedparams.expm))
-    return _opaque_pullback(a, g)
-
-
-_opaque.register_autograd(_opaque_backward, setup_context=_save)
-
-
-_traced = without_tangents(_opaque)
+_operator = operator("expm_skew", Kernel(_there, _back, _again))
 
 
 def expm_skew(a: Tensor) -> Tensor:
@@ -382,4 +343,4 @@ def expm_skew(a: Tensor) -> Tensor:
     """
     if a.numel() == 0:
         return a.clone()
-    return _traced(a) if is_traced(a) else _ExpmSkew.apply(a)[0]
+    return _operator(a) if is_traced(a) else _ExpmSkew.apply(a)[0]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from .definite import hermitian
+from .eigen import eigh
+from .operation import intermediate
 
 __all__ = ["spectral_norm"]
 
@@ -29,7 +31,7 @@ class _Top(torch.autograd.Function):
 
     @staticmethod
     def forward(g: Tensor) -> tuple[Tensor, Tensor]:
-        e, v = torch.linalg.eigh(g)
+        e, v = eigh(g)
         return v[..., -1:].contiguous(), (v * _cluster(e).unsqueeze(-2)).contiguous()
 
     @staticmethod
@@ -80,7 +82,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        v = torch.linalg.eigh(x.mH @ x)[1][..., -1:]
+        v = eigh(x.mH @ x)[1][..., -1:]
         u = x @ v
         s = torch.linalg.vector_norm(u, dim=(-2, -1), keepdim=True)
         return s, ((u / s) @ v.mH).contiguous()
@@ -119,5 +121,5 @@ def spectral_norm(x: Tensor) -> Tensor:
         (..., 1, 1), real.
     """
     compiling = torch.compiler.is_dynamo_compiling()
-    result: Tensor = (_Norm if compiling else _NormForward).apply(x)[0]
+    result: Tensor = (_Norm if compiling else _NormForward).apply(intermediate(x))[0]
     return result

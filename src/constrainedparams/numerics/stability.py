@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .definite import factor, factor_inverse, gram
 from .elementary import precise
-from .kernel import WAITS, Kernel, adjoint, by_formula, is_traced, operator
+from .kernel import Kernel, adjoint, by_formula, is_traced
 from .lyapunov import lyapunov, stein
+from .operation import no_cuda_graph, opaque, operator
 
 __all__ = [
     "abscissa",
@@ -161,9 +162,7 @@ def rounding(x: Tensor) -> float:
     return torch.finfo(x.dtype).eps + 8 * x.shape[-1] * torch.finfo(torch.float64).eps
 
 
-# An operator, because what it costs depends on values: eigenvalues are for the few that need them.
-@torch.library.custom_op("constrainedparams::stable", mutates_args=(), tags=WAITS)
-def _stable(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
+def _moved(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
     moved, off = y.clone(), ~sure & y.isfinite().all(-1).all(-1)
     measure = spectral_radius if disc else abscissa
     step = torch.full_like(precise(y).real[..., :1, :1], torch.finfo(y.dtype).eps)
@@ -180,20 +179,15 @@ def _stable(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
     return moved
 
 
-@_stable.register_fake
-def _(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(y)
+def _like(y: Tensor, *_: Any) -> Tensor:
+    no_cuda_graph()
+    return y.new_empty(y.shape)
 
 
-@_stable.register_vmap
-def _(
-    info: Any, in_dims: tuple[int | None, ...], y: Tensor, sure: Tensor, bound: float, disc: bool
-) -> tuple[Tensor, int]:
-    y, sure = (
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((y, sure), in_dims, strict=False)
-    )
-    return _stable(y, sure, bound, disc), 0
+# Opaque, because what it costs depends on values: eigenvalues are for the few that need them.
+_stable = opaque(
+    "stable", "(Tensor y, Tensor sure, float bound, bool disc) -> Tensor", _moved, _like
+)
 
 
 def stable(y: Tensor, sure: Tensor, *, bound: float, disc: bool) -> Tensor:
@@ -208,7 +202,7 @@ def stable(y: Tensor, sure: Tensor, *, bound: float, disc: bool) -> Tensor:
         sure: (...), where nothing needs to be done.
         bound: spectral radii (``disc``) or else real parts of eigenvalues come below it.
     """
-    return _stable(y, sure, bound, disc) if y.shape[-1] else y
+    return _stable(y.contiguous(), sure, bound, disc) if y.shape[-1] else y
 
 
 def log_pairs(eigenvalues: Tensor, hermitian: bool, disc: bool) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .elementary import precise
 from .exponential import expm
-from .kernel import Kernel, adjoint, by_formula, is_traced, operator
+from .kernel import Kernel, adjoint, by_formula, is_traced
+from .operation import operator
 from .skew import skew, skew_adjoint
 from .skew_exponential import _DOUBLE, _MOST_BOUNDS, _SINGLE_SMALL, _bound, _Plan, _plan, _rescaled
 

@@ -15,7 +15,8 @@ def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001  (the 
 
     Under plain ``torch.compile`` f is a part of the graph and runs once per call. Here f runs
     outside, once per change of x: micro-batches and evaluation share it, and ``deferred_pullback``
-    works.
+    works. With ``mode="reduce-overhead"`` all of the model goes into CUDA graphs, also where a map
+    waits for values, which no CUDA graph can have inside.
 
     Args:
         model: the model, with its constrained parameters registered.

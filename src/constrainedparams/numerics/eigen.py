@@ -1,0 +1,53 @@
+"""Eigenvalues and vectors of Hermitian matrices, in compiled graphs as one opaque operation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernel import is_traced
+from .operation import no_cuda_graph, opaque
+
+__all__ = ["eigh"]
+
+
+def _there(a: Tensor) -> tuple[Tensor, Tensor]:
+    e, v = torch.linalg.eigh(a.resolve_conj())
+    return e, v.contiguous()
+
+
+def _back(ctx: Any, ge: Tensor, gv: Tensor) -> Tensor:
+    """That of torch: of an exported program, in which this is all that is left of a Function."""
+    (a,) = ctx.saved_tensors
+    found: Tensor = torch.func.vjp(lambda t: tuple(torch.linalg.eigh(t)), a)[1]((ge, gv))[0]
+    return found
+
+
+def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+
+
+def _shapes(a: Tensor) -> tuple[Tensor, Tensor]:
+    no_cuda_graph()
+    return a.new_empty(a.shape[:-1], dtype=a.real.dtype), a.new_empty(a.shape)
+
+
+_operator = opaque("eigh", "(Tensor a) -> (Tensor, Tensor)", _there, _shapes, _back, _save)
+
+
+def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
+    """``torch.linalg.eigh`` without derivatives, for the inside of an ``autograd.Function``.
+
+    The host waits for it, so that no CUDA graph can have it inside.
+
+    Args:
+        a: (..., n, n), Hermitian; the lower triangle is read.
+
+    Returns:
+        (..., n) ascending, and (..., n, n) with the vectors as columns.
+    """
+    if is_traced(a):
+        e, v = _operator(a)
+    else:
+        e, v = torch.linalg.eigh(a)
+    return e, v
