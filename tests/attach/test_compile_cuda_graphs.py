@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._inductor import config as inductor_config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch.testing import assert_close
 
@@ -48,7 +49,8 @@ def test_inductor_hears_which_maps_wait(function, reasons):
     def backend(graph, inputs):
         return compile_fx(graph, inputs, inner_compile=inner)
 
-    torch.compile(model, backend=backend, fullgraph=True)().sum().backward()
+    with inductor_config.patch(fx_graph_cache=False):
+        torch.compile(model, backend=backend, fullgraph=True)().sum().backward()
     assert found == reasons
 
 
