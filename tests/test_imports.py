@@ -153,5 +153,21 @@ print(json.dumps(sorted(changed)))
 """
 
 
+def test_it_is_imported_anew_in_one_process():
+    """As notebooks and hot reloading do: operations of torch are registered by name, once."""
+    again = """if True:
+        import importlib, sys
+        import constrainedparams.numerics.stability
+        importlib.reload(constrainedparams.numerics.stability)
+        for name in [name for name in sys.modules if name.startswith("constrainedparams")]:
+            del sys.modules[name]
+        import torch, constrainedparams
+        y = constrainedparams.Schur()(torch.zeros(2, 2))
+        print(torch.compile(constrainedparams.Schur(), backend="aot_eager")(torch.zeros(2, 2)) - y)
+    """
+    ran = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, timeout=100)
+    assert ran.stdout.split() == ["tensor([[0.,", "0.],", "[0.,", "0.]])"], ran.stderr
+
+
 def test_importing_patches_nothing():
     assert fresh(PATCHES) == []

@@ -32,13 +32,18 @@ def _new_compiler():
 
 
 @pytest.mark.parametrize(
-    ("function", "reasons"),
-    [(cp.Orthogonal(), {REASON}), (cp.Orthogonal("cayley"), {None})],
-    ids=["exp", "cayley"],
+    ("function", "region", "reasons"),
+    [
+        (cp.Orthogonal(), False, {REASON}),
+        (cp.Orthogonal(), True, {REASON}),
+        (cp.Orthogonal("cayley"), False, {None}),
+    ],
+    ids=["exp", "in a region", "cayley"],
 )
-def test_inductor_hears_which_maps_wait(function, reasons):
+def test_inductor_hears_which_maps_wait(function, region, reasons):
     """Forward and backward graph, on any device: it asks before it looks at that."""
-    model, found = cp.Parametrized(function.sample((2, 2)), function), set()
+    found, x = set(), torch.randn(2, 2, requires_grad=True)
+    within = torch.compiler.nested_compile_region(lambda x: function(x)) if region else function
 
     def inner(*arguments, **options):
         graph = compile_fx_inner(*arguments, **options)
@@ -50,7 +55,10 @@ def test_inductor_hears_which_maps_wait(function, reasons):
         return compile_fx(graph, inputs, inner_compile=inner)
 
     with inductor_config.patch(fx_graph_cache=False):
-        torch.compile(model, backend=backend, fullgraph=True)().sum().backward()
+        compiled = torch.compile(
+            lambda x: within(x) + within(2 * x), backend=backend, fullgraph=True
+        )
+        compiled(x).sum().backward()
     assert found == reasons
 
 

@@ -130,6 +130,23 @@ def test_torch_func_inside_of_a_compiled_function(name, mapped):
     assert_close(compiled(x, h), grad(x, h))
 
 
+@pytest.mark.parametrize("name", ["cayley", *UNDER_FUNC])
+def test_forward_mode_of_a_set_called_by_hand_in_a_compiled_function(name):
+    """Right or refused, where torch drops the tangent of an opaque operation in silence."""
+    function = {"cayley": cp.Orthogonal("cayley"), **UNDER_FUNC}[name]
+    x, v = (torch.randn(3, 3, dtype=torch.float64) for _ in range(2))
+
+    def along(x, v):
+        return torch.func.jvp(function, (x,), (v,))[1]
+
+    compiled = torch.compile(along, backend="aot_eager", fullgraph=True)
+    if name in ("exp", "polar", "stable", "sums"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="NotImplementedError"):
+            compiled(x, v)
+        compiled = torch.compile(along, backend="aot_eager")  # which falls back to eager mode
+    assert_close(compiled(x, v), along(x, v))
+
+
 def test_a_set_called_by_hand_under_compiled_torch_func():
     """Loud where it would have no gradient."""
     x = torch.randn(3, 3, dtype=torch.float64)

@@ -45,6 +45,7 @@ MODELS = {
     "reflectors": (cp.Orthogonal("householder"), (5, 2), "constrainedparams."),
     "cayley": (cp.Orthogonal("cayley"), (4, 4), "linalg_solve"),
     "positive definite": (cp.PositiveDefinite(), (4, 4), "softplus"),
+    "eigenvalues": (cp.PositiveDefinite(map="exp"), (4, 4), "constrainedparams."),
     "callable": (torch.tanh, (4, 4), "tanh"),
     "module": (Scaled(), (4, 4), "tanh"),
 }
@@ -80,8 +81,9 @@ def test_export_holds_one_f_saved_and_loaded(name, strict):
         assert_close(loaded(h), model(h))
 
 
-def test_an_exported_program_trains():
-    model, h = model_of("exp")
+@pytest.mark.parametrize("name", ["exp", "tall", "eigenvalues", "cayley"])
+def test_an_exported_program_trains(name):
+    model, h = model_of(name)
     exported = torch.export.export(model, (h,), strict=False).module()
     for each in (model, exported):
         each(h).square().sum().backward()

@@ -51,6 +51,32 @@ def test_a_read_while_a_graph_is_captured_holds_f(on_stream, train):
     assert counting.counts[0] == 2
 
 
+def test_a_write_to_y_outlives_a_capture(on_stream):
+    """The graph has f of the x that is there; the write is noticed by the next read outside."""
+    on_stream(0)
+    layer = constrained_linear(cp.Orthogonal())
+    y = layer.weight
+    before = y.detach().clone()
+    with torch.no_grad():
+        y.mul_(-1)
+    on_stream(-1)
+    assert_close(layer.weight, before)
+    on_stream(0)
+    assert_close(layer.weight, -before)
+
+
+def test_another_stream_for_a_batch(on_stream):
+    model = nn.ModuleList(constrained_linear(cp.Orthogonal("cayley")) for _ in range(3))
+    cp.batch(model)
+    for number in (0, 7):
+        on_stream(number)
+        model[0].weight.sum()
+        for layer in model:
+            assert adding(layer) == {}
+            adding(layer)["stream"] = number
+    assert [count.evaluations for count in cp.statistics(model).values()] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("grad", [True, False])
 def test_another_stream_has_a_value_of_its_own(on_stream, grad):
     """It need not wait for the one that y was made on, where x may have been ready for long."""

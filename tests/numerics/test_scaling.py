@@ -148,6 +148,16 @@ def test_what_is_not_finite_stays_in_its_matrix_and_ends():
     assert torch.allclose(p[2], alone, atol=1e-14)
 
 
+def test_the_sums_go_along_with_batches_under_vmap():
+    rows, columns = sums(3, 3)
+    x = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    expected = scaled_to_sums(x, rows, columns)
+    mapped = torch.func.vmap(scaled_to_sums, (0, None, None))
+    assert torch.allclose(mapped(x, rows, columns), expected, atol=1e-14)
+    compiled = torch.compile(mapped, backend="aot_eager", fullgraph=True)
+    assert torch.allclose(compiled(x, rows, columns), expected, atol=1e-14)
+
+
 def test_the_operation_keeps_the_rules_of_torch_library():
     x, (rows, columns) = torch.randn(2, 3, 3, dtype=torch.float64), sums(3, 3)
     arguments = (x, rows, columns)

@@ -144,7 +144,7 @@ class Slot:
         if self.override:
             return self.override[-1]
         if private.transforming(x := self.x_in(module)):
-            if x is not None and private.stream(x) == -1:
+            if x is not None and private.stream(x) == -1 and self.untouched():
                 self.drop("a CUDA graph is captured")  # its node adds to x.grad on another stream
             return self.inline(module)
         self.settle(module)

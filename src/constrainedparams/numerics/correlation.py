@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .definite import clip_eigenvalues, hermitian, identity_like
-from .elementary import precise
+from .elementary import precise, real_diagonal
 from .vectors import length, unit
 
 __all__ = [
@@ -80,5 +80,5 @@ def nearest_correlation(y: Tensor, low: float, steps: int = 2000) -> Tensor:
         if not bool(moving.any()):
             break
     definite = clip_eigenvalues(x, low, None)
-    root = torch.diagonal(definite, dim1=-2, dim2=-1).real.sqrt()
+    root = real_diagonal(definite).sqrt()
     return with_unit_diagonal(definite / root.unsqueeze(-1) / root.unsqueeze(-2))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elementary import inverse_softplus, precise, softplus
+from .elementary import inverse_softplus, precise, real_diagonal, softplus
 
 __all__ = [
     "cholesky",
@@ -49,20 +49,20 @@ def factor(x: Tensor, floor: float | None = None) -> Tensor:
     added, by default 3e-10 in float32 (1e-77 in float64).
     """
     floor = _floor(x.dtype) if floor is None else floor
-    diagonal = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + floor
+    diagonal = softplus(real_diagonal(x)) + floor
     return x.tril(-1) + torch.diag_embed(diagonal)
 
 
 def cholesky_factors(l: Tensor) -> dict[str, Tensor]:
     """L and log det(L L^H) by name, for a lower triangular L with a positive diagonal."""
-    logs = torch.diagonal(l, dim1=-2, dim2=-1).real.log()
+    logs = real_diagonal(l).log()
     return {"cholesky": l, "logdet": 2 * logs.sum(-1)}
 
 
 def factor_inverse(factor_: Tensor, dtype: torch.dtype, floor: float | None = None) -> Tensor:
     """The x with factor(x, floor) = L in ``dtype``; strictly lower entries are those of L."""
     floor = _floor(dtype) if floor is None else floor
-    diagonal = torch.diagonal(factor_, dim1=-2, dim2=-1).real - floor
+    diagonal = real_diagonal(factor_) - floor
     x = inverse_softplus(diagonal.clamp_min(torch.finfo(factor_.dtype).tiny))
     return factor_.tril(-1) + torch.diag_embed(x)
 
@@ -180,8 +180,8 @@ def log_det_gram(l: Tensor, x: Tensor) -> Tensor:
     n = x.shape[-1]
     below = torch.arange(n - 1, -1, -1, dtype=x.real.dtype, device=x.device)
     power = 2 * below + 1 if x.is_complex() else below + 1
-    diagonal = torch.diagonal(l, dim1=-2, dim2=-1).real
-    slope = torch.nn.functional.logsigmoid(torch.diagonal(x, dim1=-2, dim2=-1).real)
+    diagonal = real_diagonal(l)
+    slope = torch.nn.functional.logsigmoid(real_diagonal(x))
     return n * math.log(2) + (power * diagonal.log() + slope).sum(-1)
 
 

@@ -12,12 +12,12 @@ __all__ = ["eigh"]
 
 
 def _there(a: Tensor) -> tuple[Tensor, Tensor]:
-    e, v = torch.linalg.eigh(a.resolve_conj())
-    return e, v.contiguous()
+    e, v = torch.linalg.eigh(a)
+    return e, v
 
 
 def _back(ctx: Any, ge: Tensor, gv: Tensor) -> Tensor:
-    """That of torch: of an exported program, in which this is all that is left of a Function."""
+    """That of torch, for exported programs: they keep the operation, not the Function around it."""
     (a,) = ctx.saved_tensors
     found: Tensor = torch.func.vjp(lambda t: tuple(torch.linalg.eigh(t)), a)[1]((ge, gv))[0]
     return found
@@ -38,7 +38,8 @@ _operator = opaque("eigh", "(Tensor a) -> (Tensor, Tensor)", _there, _shapes, _b
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     """``torch.linalg.eigh`` without derivatives, for the inside of an ``autograd.Function``.
 
-    The host waits for it, so that no CUDA graph can have it inside.
+    The host waits for it, so that no CUDA graph can have it inside. Dynamo does not keep a Function
+    everywhere (not under ``torch.func``); what is inside must be derivable by itself there.
 
     Args:
         a: (..., n, n), Hermitian; the lower triangle is read.
@@ -46,8 +47,6 @@ def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (..., n) ascending, and (..., n, n) with the vectors as columns.
     """
-    if is_traced(a):
-        e, v = _operator(a)
-    else:
-        e, v = torch.linalg.eigh(a)
+    traced = is_traced(a) and not torch.compiler.is_dynamo_compiling()
+    e, v = (_operator if traced else torch.linalg.eigh)(a)
     return e, v

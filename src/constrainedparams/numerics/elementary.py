@@ -13,6 +13,7 @@ __all__ = [
     "least",
     "oriented",
     "precise",
+    "real_diagonal",
     "rounded_beyond",
     "shortened",
     "softplus",
@@ -39,6 +40,14 @@ def precise(t: Tensor) -> Tensor:
     if t.device.type == "mps":
         return t
     return t.to(torch.complex128 if t.is_complex() else torch.float64)
+
+
+def real_diagonal(x: Tensor) -> Tensor:
+    """Re diag x: (..., n) of (..., n, n).
+
+    The diagonal of the real part: of a complex one Inductor (torch 2.13) loses the gradient.
+    """
+    return torch.diagonal(x.real, dim1=-2, dim2=-1)
 
 
 def with_value(y: Tensor, value: Tensor) -> Tensor:

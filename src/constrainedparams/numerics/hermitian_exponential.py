@@ -8,9 +8,8 @@ from torch import Tensor
 
 from .definite import hermitian, identity_like
 from .eigen import eigh
-from .elementary import precise, with_value
+from .elementary import precise, real_diagonal, with_value
 from .exponential import frechet
-from .operation import intermediate
 
 __all__ = ["definite_exponential", "definite_logarithm", "expm_hermitian"]
 
@@ -91,14 +90,14 @@ def expm_hermitian(a: Tensor) -> Tensor:
         they are above, and as minus that where they are below.
     """
     function = _ExpmHermitian if torch.compiler.is_dynamo_compiling() else _ExpmHermitianForward
-    result: Tensor = function.apply(intermediate(a))[0]
+    result: Tensor = function.apply(a)[0]
     return result
 
 
 def definite_exponential(x: Tensor, slack: float) -> Tensor:
     """E + slack tr(E) I, E = exp of the Hermitian part of x: definite beyond rounding."""
     e = expm_hermitian(x)
-    trace = torch.diagonal(e, dim1=-2, dim2=-1).real.sum(-1)
+    trace = real_diagonal(e).sum(-1)
     return e + (slack * trace)[..., None, None] * identity_like(e)
 
 

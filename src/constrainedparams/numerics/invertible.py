@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .definite import factor, factor_inverse
-from .elementary import determinant_sign, inverse_softplus, precise, softplus
+from .elementary import determinant_sign, inverse_softplus, precise, real_diagonal, softplus
 from .operation import no_cuda_graph, opaque
 
 __all__ = [
@@ -91,7 +91,7 @@ def away_from_singular(r: Tensor, slack: float) -> Tensor:
     Returns:
         (..., n, n), not triangular where it was moved; the determinant (of a real r) is positive.
     """
-    return _away(r.contiguous(), slack) if r.shape[-1] else r
+    return _away(r, slack) if r.shape[-1] else r
 
 
 def clip_singular_values(y: Tensor, margin: float, sign: int | None) -> Tensor:
@@ -116,13 +116,13 @@ _LEAST = 0.01
 
 def upper_of_determinant_one(x: Tensor) -> Tensor:
     """R = triu(x, 1) + diag(s / geometric mean of s), s = softplus(Re diag x) + 0.01."""
-    s = softplus(torch.diagonal(x, dim1=-2, dim2=-1).real) + _LEAST
+    s = softplus(real_diagonal(x)) + _LEAST
     return x.triu(1) + torch.diag_embed(s * torch.exp(-s.log().mean(-1, keepdim=True)))
 
 
 def upper_of_determinant_one_inverse(r: Tensor) -> Tensor:
     """The x with upper_of_determinant_one(x) = R, 0 where the diagonal of R is smallest."""
-    diagonal = torch.diagonal(r, dim1=-2, dim2=-1).real
+    diagonal = real_diagonal(r)
     s = (math.log(2.0) + _LEAST) * (diagonal / diagonal.amin(-1, keepdim=True))
     return r.triu(1) + torch.diag_embed(inverse_softplus(s - _LEAST))
 

@@ -105,14 +105,13 @@ def in_front(
     size: int, dims: tuple[int | None, ...], given: list[Any] | tuple[Any, ...]
 ) -> list[Any]:
     """Tensors with the axis that is mapped over in front, also where it has to be made."""
-    return [
-        t
-        if not isinstance(t, Tensor)
-        else t.expand(size, *t.shape)
-        if dim is None
-        else t.movedim(dim, 0)
-        for t, dim in zip(given, dims, strict=True)
-    ]
+
+    def moved(t: Any, dim: int | None) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+
+    return [moved(t, dim) for t, dim in zip(given, dims, strict=True)]
 
 
 def adjoint(x: Tensor) -> Tensor:

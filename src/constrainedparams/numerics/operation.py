@@ -13,7 +13,7 @@ from torch import Tensor
 from .kernel import Kernel, has_tangent, in_front
 from .precision import full_precision
 
-__all__ = ["intermediate", "no_cuda_graph", "opaque", "operator"]
+__all__ = ["no_cuda_graph", "opaque", "operator", "refuse_tangents"]
 
 
 def no_cuda_graph() -> None:
@@ -24,14 +24,11 @@ def no_cuda_graph() -> None:
     """
     inductor = sys.modules.get("torch._inductor.virtualized")
     graph: Any = None if inductor is None else inductor.V.graph
-    if hasattr(graph, "disable_cudagraphs_reason"):
+    while hasattr(graph, "disable_cudagraphs_reason"):
         graph.disable_cudagraphs_reason = (
             "a map of constrainedparams waits for values; constrainedparams.compile runs it outside"
         )
-
-
-def _underivable(*_: Any) -> Any:
-    raise NotImplementedError("This operation has no derivative: it stands inside of a Function.")
+        graph = getattr(graph, "parent", None)  # of which it is a region
 
 
 def opaque(
@@ -39,7 +36,7 @@ def opaque(
     schema: str,
     function: Callable[..., Any],
     shapes: Callable[..., Any],
-    backward: Callable[..., Any] = _underivable,
+    backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
 ) -> Callable[..., Any]:
     """``function`` as an operation that compilers do not look into.
@@ -48,23 +45,30 @@ def opaque(
         name: below ``torch.ops.constrainedparams``. With another schema or derivative it needs
             another one: torch keeps compiled graphs on disk, which go by it.
         schema: its arguments and results, as torch writes them.
-        function: returns new tensors that are contiguous.
-        shapes: arguments -> empty tensors like the results.
+        function: returns new tensors; the operation makes them contiguous.
+        shapes: arguments -> empty contiguous tensors like the results.
         backward, setup_context: its derivative as that of an ``autograd.Function``, for compiled
             and exported graphs. ``torch.func`` needs a real one around it.
     """
+
+    def contiguous(*given: Any) -> Any:
+        found = function(*given)
+        if isinstance(found, Tensor):
+            return found.contiguous()
+        return type(found)(t.contiguous() for t in found)
+
     place = f"constrainedparams::{name}"
-    torch.library.define(place, schema)
-    torch.library.impl(place, "default", function)
-    torch.library.register_fake(place, shapes)
-    torch.library.register_autograd(place, backward, setup_context=setup_context)
+    made: Any = torch.library.custom_op(place, contiguous, mutates_args=(), schema=schema)
     operation: Any = getattr(torch.ops.constrainedparams, name).default
 
     def batched(info: Any, dims: tuple[int | None, ...], *given: Any) -> tuple[Any, Any]:
         found = operation(*in_front(info.batch_size, dims, given))
         return found, 0 if isinstance(found, Tensor) else type(found)([0] * len(found))
 
-    torch.library.register_vmap(place, batched)
+    made.register_fake(shapes)
+    made.register_vmap(batched)
+    if backward is not None:
+        made.register_autograd(backward, setup_context=setup_context)
     return operation
 
 
@@ -102,7 +106,14 @@ def operator(
         (torch.autograd.Function,),
         {"generate_vmap_rule": True, **{k: staticmethod(f) for k, f in members.items()}},
     )
-    return _without_tangents(function.apply, there)
+
+    def called(*tensors: Tensor) -> Tensor:
+        refuse_tangents(*tensors)
+        apply = there if torch.compiler.is_dynamo_compiling() else function.apply
+        result: Tensor = apply(*tensors)
+        return result
+
+    return called
 
 
 def _both_ways(kernel: Kernel) -> tuple[Callable[..., Tensor], Callable[..., list[Tensor]]]:
@@ -110,7 +121,7 @@ def _both_ways(kernel: Kernel) -> tuple[Callable[..., Tensor], Callable[..., lis
 
     def value(*tensors: Tensor) -> Tensor:
         with full_precision(tensors[0].device):
-            return kernel.there(*map(Tensor.resolve_conj, tensors))[0].contiguous()
+            return kernel.there(*map(Tensor.resolve_conj, tensors))[0]
 
     def pulled(*tensors: Tensor) -> list[Tensor]:
         g, *known = map(Tensor.resolve_conj, tensors)
@@ -118,37 +129,16 @@ def _both_ways(kernel: Kernel) -> tuple[Callable[..., Tensor], Callable[..., lis
             found, kept = kernel.there(*known)
             kept = (found, *kept) if kernel.with_value else kept
             grads: Any = kernel.back(g, tuple(known), kept)
-        return [t.contiguous() for t in grads]
+        return list(grads)
 
     return value, pulled
 
 
-def _without_tangents(
-    function: Callable[..., Tensor], operation: Callable[..., Tensor]
-) -> Callable[..., Tensor]:
-    """``operation`` for Dynamo, else ``function``: what refuses dual numbers.
-
-    torch would drop their tangents in silence.
-    """
-
-    def checked(*tensors: Tensor) -> Tensor:
-        if torch.compiler.is_dynamo_compiling():
-            return operation(*tensors)
-        if any(map(has_tangent, tensors)):
-            raise NotImplementedError(
-                "Forward-mode derivatives (jvp, jacfwd, linearize) of this map are not available "
-                "while a graph is traced. Use reverse mode there (vjp, jacrev, grad), or take them "
-                "outside of the traced function."
-            )
-        return function(*tensors)
-
-    return checked
-
-
-def intermediate(x: Tensor) -> Tensor:
-    """``x`` as Dynamo has to see it where a Function takes it that has ``opaque`` inside.
-
-    Of an argument of ``torch.func.grad`` itself it takes no notice that it has a gradient, and
-    differentiates what is inside.
-    """
-    return x.view_as(x) if torch.compiler.is_dynamo_compiling() else x
+def refuse_tangents(*tensors: Tensor) -> None:
+    """An error where a dual number goes into an operation: torch drops its tangent in silence."""
+    if any(map(has_tangent, tensors)):
+        raise NotImplementedError(
+            "Forward-mode derivatives (jvp, jacfwd, linearize) of this map are not available while "
+            "a graph is traced. Use reverse mode there (vjp, jacrev, grad), or take them outside "
+            "of the traced function."
+        )

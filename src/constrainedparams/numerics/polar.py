@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elementary import precise
+from .elementary import precise, real_diagonal
 from .kernel import Kernel, adjoint, is_traced
 from .operation import operator
 from .roots import floored, spectral, sylvester
@@ -84,7 +84,7 @@ def _again(g: Tensor, x: Tensor) -> tuple[Tensor]:
     p = y.mH @ wide
     p = 0.5 * (p + p.mH)
     identity = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-    size = torch.diagonal(p, dim1=-2, dim2=-1).real.sum(-1).detach()[..., None, None]
+    size = real_diagonal(p).sum(-1).detach()[..., None, None]
     floor = torch.where(size > 0, torch.finfo(p.dtype).eps * size, torch.ones_like(size))
     c = y.mH @ g_wide
     z = sylvester(p, c - c.mH)

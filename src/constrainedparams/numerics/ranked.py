@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .definite import factor, factor_inverse, gram, identity_like
+from .elementary import real_diagonal
 from .orthogonal import exponential_from, newton_schulz
 
 __all__ = ["core", "core_inverse", "range_basis"]
@@ -28,7 +29,7 @@ def range_basis(base: Tensor | None, x: Tensor, rank: int) -> Tensor:
 def core(x: Tensor, slack: float) -> Tensor:
     """P + slack tr(P) I, P = L L^H, L = factor(x): in every basis definite beyond rounding."""
     p = gram(factor(x))
-    trace = torch.diagonal(p, dim1=-2, dim2=-1).real.sum(-1)
+    trace = real_diagonal(p).sum(-1)
     return p + (slack * trace)[..., None, None] * identity_like(p)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .operation import no_cuda_graph, opaque
+from .operation import no_cuda_graph, opaque, refuse_tangents
 
 __all__ = ["scaled_to_sums"]
 
@@ -212,7 +212,10 @@ def scaled_to_sums(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (..., n, m), sums right to rounding; entries below 1e-308 of a sum are 0.
     """
-    apply = _operator if torch.compiler.is_dynamo_compiling() else _Scaled.apply
     rows, columns = rows.expand(x.shape[:-1]), columns.expand(x[..., 0, :].shape)
+    apply: Any = _Scaled.apply
+    if torch.compiler.is_dynamo_compiling():
+        refuse_tangents(x)
+        apply = _operator
     result: Tensor = apply(x, rows, columns)
     return result

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from .definite import hermitian
 from .eigen import eigh
-from .operation import intermediate
 
 __all__ = ["spectral_norm"]
 
@@ -121,5 +120,5 @@ def spectral_norm(x: Tensor) -> Tensor:
         (..., 1, 1), real.
     """
     compiling = torch.compiler.is_dynamo_compiling()
-    result: Tensor = (_Norm if compiling else _NormForward).apply(intermediate(x))[0]
+    result: Tensor = (_Norm if compiling else _NormForward).apply(x)[0]
     return result

@@ -202,7 +202,7 @@ def stable(y: Tensor, sure: Tensor, *, bound: float, disc: bool) -> Tensor:
         sure: (...), where nothing needs to be done.
         bound: spectral radii (``disc``) or else real parts of eigenvalues come below it.
     """
-    return _stable(y.contiguous(), sure, bound, disc) if y.shape[-1] else y
+    return _stable(y, sure, bound, disc) if y.shape[-1] else y
 
 
 def log_pairs(eigenvalues: Tensor, hermitian: bool, disc: bool) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .elementary import precise
+from .elementary import precise, real_diagonal
 from .exponential import expm
 from .kernel import Kernel, adjoint, by_formula, is_traced
 from .operation import operator
@@ -162,7 +162,7 @@ def _measured(
 def _exp_there(s: Tensor, p: Tensor, single: bool) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
     """The one wait for the device: the norm decides the degree and the number of doublings."""
     k, one = s.shape[-1], _identity(s)
-    traces = torch.diagonal(p, dim1=-2, dim2=-1).real.sum(-1)
+    traces = real_diagonal(p).sum(-1)
     size = torch.hypot(torch.linalg.matrix_norm(s), (2 * traces).clamp_min(0).sqrt())
     size = size.nan_to_num(0.0, 0.0).amax().clamp_min(0.5)
     unit = size / torch.frexp(size).mantissa  # a power of two that keeps all powers in range

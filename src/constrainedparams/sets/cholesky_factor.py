@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import definite as d
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint
 
@@ -76,7 +76,7 @@ class CholeskyFactor(MatrixConstraint):
         return share + beyond * (diagonal.real <= 0).any(-1)
 
     def _project(self, y: Tensor) -> Tensor:
-        diagonal = torch.diagonal(y, dim1=-2, dim2=-1).real
+        diagonal = real_diagonal(y)
         norm = torch.linalg.matrix_norm(y).unsqueeze(-1)
         margin = _MARGIN * torch.where(norm > 0, norm, torch.ones_like(norm))
         return y.tril(-1) + torch.diag_embed(torch.where(diagonal > 0, diagonal, margin))
@@ -89,5 +89,5 @@ class CholeskyFactor(MatrixConstraint):
         return n * n if is_complex else n * (n + 1) // 2
 
     def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        diagonal = torch.diagonal(x, dim1=-2, dim2=-1).real
+        diagonal = real_diagonal(x)
         return torch.nn.functional.logsigmoid(diagonal).sum(-1)

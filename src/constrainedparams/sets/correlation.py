@@ -8,7 +8,7 @@ from torch import Tensor
 from ..numerics import correlation as c
 from ..numerics import definite as d
 from ..numerics import semidefinite as s
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from ..numerics.vectors import unit
 from .contract import Shape
 from .factored import Factored
@@ -92,7 +92,7 @@ class Correlation(Factored):
         wide = d.hermitian(precise(y))
         raised = torch.full_like(wide.real[..., 0], 1.5 * slack)
         l = d.cholesky(c.with_unit_diagonal((1 + slack) * wide), raised)
-        return l.tril(-1) / torch.diagonal(l, dim1=-2, dim2=-1).real.unsqueeze(-1)
+        return l.tril(-1) / real_diagonal(l).unsqueeze(-1)
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return (x if self.rank is None else unit(x)), state
@@ -135,7 +135,7 @@ class Correlation(Factored):
         # L -> L L^H below the diagonal: each column j of L counts n - j rows, twice if complex.
         n, twice = x.shape[-1], 2 if x.is_complex() else 1
         below = torch.arange(n - 1, -1, -1, dtype=x.real.dtype, device=x.device)
-        diagonal = torch.diagonal(c.factor_of_rows(x), dim1=-2, dim2=-1).real
+        diagonal = real_diagonal(c.factor_of_rows(x))
         volume = (twice * below * diagonal.log()).sum(-1)
         shrunk = self._dimension((n, n), x.is_complex()) * torch.log1p(
             x.real.new_tensor(self._slack(x))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..numerics import correlation as c
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from ..numerics.vectors import length, unit
 from .constants import Constant, broadcasts
 from .contract import Shape
@@ -88,7 +88,7 @@ class CorrelationCholesky(MatrixConstraint):
 
     def _kept(self, y: Tensor) -> Tensor:
         """y with 0 where it has to be 0, and a real diagonal."""
-        return y * self._free(y) + torch.diag_embed(torch.diagonal(y, dim1=-2, dim2=-1).real)
+        return y * self._free(y) + torch.diag_embed(real_diagonal(y))
 
     def _forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         # The derivative of a long row is a small difference of large numbers: in double precision.
@@ -96,18 +96,18 @@ class CorrelationCholesky(MatrixConstraint):
 
     def _right_inverse(self, y: Tensor) -> Tensor:
         wide = precise(y)
-        return wide * self._free(wide) / torch.diagonal(wide, dim1=-2, dim2=-1).real.unsqueeze(-1)
+        return wide * self._free(wide) / real_diagonal(wide).unsqueeze(-1)
 
     def _residual(self, y: Tensor) -> Tensor:
         wide = precise(y)
         off = (wide - self._kept(wide)).abs().amax((-2, -1))
         off = torch.maximum(off, (length(wide) - 1).abs().amax(-1))
-        turned = (torch.diagonal(wide, dim1=-2, dim2=-1).real <= 0).any(-1)
+        turned = (real_diagonal(wide) <= 0).any(-1)
         return off + 2 * self._tolerance(tuple(y.shape), y.dtype) * turned
 
     def _project(self, y: Tensor) -> Tensor:
         kept = self._kept(y)
-        diagonal, size = torch.diagonal(kept, dim1=-2, dim2=-1).real, length(kept)
+        diagonal, size = real_diagonal(kept), length(kept)
         margin = _MARGIN * torch.where(size > 0, size, torch.ones_like(size))
         raised = torch.where(diagonal > 0, torch.zeros_like(margin), margin - diagonal)
         return unit(kept + torch.diag_embed(raised))

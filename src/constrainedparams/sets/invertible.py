@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
-from ..numerics.elementary import determinant_sign, oriented, precise, with_value
+from ..numerics.elementary import determinant_sign, oriented, precise, real_diagonal, with_value
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint
 
@@ -97,14 +97,14 @@ class Invertible(MatrixConstraint):
         self, x: Tensor, base: Tensor | None = None
     ) -> dict[str, Tensor]:
         q, r = self._factors(x, base)
-        return {"q": q, "r": r, "logdet": torch.diagonal(r, dim1=-2, dim2=-1).real.log().sum(-1)}
+        return {"q": q, "r": r, "logdet": real_diagonal(r).log().sum(-1)}
 
     def _right_inverse(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q, r = maps.positive_qr(precise(y))
         return i.upper_inverse(r, y.dtype), {"base": q}
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        real = torch.diag_embed(torch.diagonal(x, dim1=-2, dim2=-1).real)
+        real = torch.diag_embed(real_diagonal(x))
         return x.triu(1) + real, {"base": self._factors(x, state.get("base"))[0]}
 
     def _residual(self, y: Tensor) -> Tensor:

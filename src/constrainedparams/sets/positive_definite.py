@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..numerics import definite as d
 from ..numerics.contraction import contraction
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from ..numerics.hermitian_exponential import definite_exponential, definite_logarithm
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint
@@ -121,14 +121,14 @@ class PositiveDefinite(MatrixConstraint):
             reach = slack * self._size / (high - low)
             return d.factor_inverse(d.root_of_odds((h - low * one) / (high - low), reach), y.dtype)
         p = (h - low * one) / (1 + slack * one)
-        weight = torch.diagonal(p, dim1=-2, dim2=-1).real.abs() + self._size
+        weight = real_diagonal(p).abs() + self._size
         return d.factor_inverse(d.cholesky(p, 1.5 * slack * weight), y.dtype)
 
     def _residual(self, y: Tensor) -> Tensor:
         wide, n = precise(y), y.shape[-1]
         h, one = d.hermitian(wide), d.identity_like(wide)
         p = h - self.lower * one
-        weight = torch.diagonal(p, dim1=-2, dim2=-1).real.clamp_min(0) + abs(self.lower)
+        weight = real_diagonal(p).clamp_min(0) + abs(self.lower)
         if self.upper is not None:
             weight = torch.full_like(weight, self._size)
         gap = d.definiteness(p, weight)

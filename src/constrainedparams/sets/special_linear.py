@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..numerics import invertible as i
 from ..numerics import orthogonal as maps
-from ..numerics.elementary import oriented, precise
+from ..numerics.elementary import oriented, precise, real_diagonal
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint, not_square
 
@@ -79,7 +79,7 @@ class SpecialLinear(MatrixConstraint):
         return i.upper_of_determinant_one_inverse(r), {"base": q}
 
     def _retract(self, x: Tensor, **state: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        real = torch.diag_embed(torch.diagonal(x, dim1=-2, dim2=-1).real)
+        real = torch.diag_embed(real_diagonal(x))
         return x.triu(1) + real, {"base": self._rotation(x, state.get("base"))}
 
     def _residual(self, y: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.contraction import contraction, expansion
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from ..numerics.orthogonal import haar
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint
@@ -101,7 +101,7 @@ class SpectralBall(MatrixConstraint):
     def _log_abs_det_jacobian(self, x: Tensor) -> Tensor:  # type: ignore[override]
         n, k = sorted(x.shape[-2:], reverse=True)
         l = contraction(x if x.shape[-2] == n else x.mH)[1]
-        logs = torch.diagonal(l, dim1=-2, dim2=-1).real.log()
+        logs = real_diagonal(l).log()
         i = torch.arange(1, k + 1, dtype=logs.dtype, device=x.device)
         # x^H x -> y^H y = I - M M^H, M = L^-1, by way of (I + x^H x)^-1 = M^H M; what is left of x
         # and y is the same Stiefel matrix times a rotation that depends on x^H x alone.

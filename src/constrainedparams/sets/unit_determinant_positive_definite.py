@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..numerics import definite as d
 from ..numerics.contraction import contraction
-from ..numerics.elementary import precise
+from ..numerics.elementary import precise, real_diagonal
 from ..numerics.vectors import length
 from .contract import Shape
 from .matrix_constraint import MatrixConstraint, not_square
@@ -66,13 +66,13 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
         """L, and the number that L L^H is multiplied by."""
         l, slack, n = d.factor(x), self._slack(x), max(x.shape[-1], 1)
         # y does not depend on the scale of L; without it the logarithms below are small.
-        scale = torch.diagonal(l.detach(), dim1=-2, dim2=-1).real.log().mean(-1).exp()
+        scale = real_diagonal(l.detach()).log().mean(-1).exp()
         l = l / scale[..., None, None]
         root = length(l).unsqueeze(-1)
         # log det(C + slack I) of C = L L^H with unit diagonal, by way of I + L L^H / slack: a
         # factorisation of the matrix itself would lose the digits of its small eigenvalues.
         k = contraction(precise(l / root).mH / slack**0.5)[1]
-        logs = (slack**0.5 * root.squeeze(-1) * torch.diagonal(k, dim1=-2, dim2=-1).real).log()
+        logs = (slack**0.5 * root.squeeze(-1) * real_diagonal(k)).log()
         mean = 2 * logs.sum(-1) / n
         return l, torch.exp(-mean).to(root.dtype)[..., None, None]
 
@@ -87,7 +87,7 @@ class UnitDeterminantPositiveDefinite(MatrixConstraint):
     def _spectrum(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """diag(h), eigenvalues and vectors of the correlation matrix of h, and log det h."""
         tiny = torch.finfo(h.dtype).tiny
-        weight = torch.diagonal(h, dim1=-2, dim2=-1).real.clamp_min(tiny)
+        weight = real_diagonal(h).clamp_min(tiny)
         e, u = torch.linalg.eigh(d.scaled(h, weight))
         return weight, e, u, (e.clamp_min(tiny).log() + weight.log()).sum(-1)
 
