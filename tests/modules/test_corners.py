@@ -35,7 +35,9 @@ def test_averaged_map_state_is_put_back_on_the_set(options):
     nn.init.orthogonal_(model.weight)  # a new base
     _ = model.weight
     average.update_parameters(model)
+    nearest = cp.Orthogonal().project(average.module._weight_base)
     assert cp.Orthogonal().contains(average.module.weight)
+    assert torch.allclose(average.module._weight_base, nearest, atol=1e-12)
 
 
 def test_ema_over_the_state_dict():
