@@ -3,11 +3,12 @@
 ``--device cuda`` puts what tests make, and do not place themselves, onto the GPU.
 """
 
+import importlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import profile
 
 # torch keeps compiled graphs on disk by what Dynamo saw: the name of an operation, not its derivative
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
@@ -39,19 +40,14 @@ def pytest_configure(config):
 
 
 @pytest.fixture
-def allocations():
-    """work -> (net, peak) bytes of tensors allocated while it runs, by torch's own profiler."""
+def allocations(monkeypatch):
+    """work -> (net, peak) bytes of tensors allocated while it runs, as the benchmarks measure it."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    allocated = importlib.import_module("benchmarks.memory").allocated
 
     def measured(work):
         work()
-        with profile(profile_memory=True) as prof:
-            work()
-        events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-        now = peak = 0
-        for event in sorted(events, key=lambda e: e.start_ns()):
-            now += event.nbytes()
-            peak = max(peak, now)
-        return now, peak
+        return allocated(work)
 
     return measured
 

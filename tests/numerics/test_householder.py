@@ -407,11 +407,11 @@ def test_compiled_is_eager(dtype, backend, view):
 
 
 def test_operations_keep_the_rules_of_torch_library():
-    x, phases = torch.randn(2, 5, 2), torch.ones(2, 1, 2, dtype=torch.float64)
+    x, phases = torch.randn(2, 5, 2, requires_grad=True), torch.ones(2, 1, 2, dtype=torch.float64)
     torch.library.opcheck(torch.ops.constrainedparams.householder, (phases, x))
     torch.library.opcheck(
         torch.ops.constrainedparams.householder_pullback,
-        (torch.randn(2, 5, 2), phases, x),
+        (torch.randn(2, 5, 2), phases, x.detach()),
     )
     meta = torch.empty(2, 5, 2, device="meta")
     assert householder_from(None, meta).shape == (2, 5, 2)

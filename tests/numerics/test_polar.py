@@ -263,13 +263,13 @@ def test_compiled_is_eager(view, dtype, backend):
 
 
 def test_operations_keep_the_rules_of_torch_library():
-    x = torch.randn(2, 5, 2)
+    x = torch.randn(2, 5, 2, requires_grad=True)
     torch.library.opcheck(torch.ops.constrainedparams.polar_factor, (x,))
     torch.library.opcheck(
-        torch.ops.constrainedparams.polar_factor_pullback, (torch.randn(2, 5, 2), x)
+        torch.ops.constrainedparams.polar_factor_pullback, (torch.randn(2, 5, 2), x.detach())
     )
     p = x.mT @ x
-    torch.library.opcheck(torch.ops.constrainedparams.sylvester, (p, torch.randn(2, 2, 2)))
+    torch.library.opcheck(torch.ops.constrainedparams.sylvester, (p.detach(), torch.randn(2, 2, 2)))
     assert polar_factor(torch.empty(2, 5, 2, device="meta")).shape == (2, 5, 2)
 
 

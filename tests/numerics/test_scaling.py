@@ -160,5 +160,5 @@ def test_the_sums_go_along_with_batches_under_vmap():
 
 def test_the_operation_keeps_the_rules_of_torch_library():
     x, (rows, columns) = torch.randn(2, 3, 3, dtype=torch.float64), sums(3, 3)
-    arguments = (x, rows, columns)
+    arguments = (x.requires_grad_(), rows, columns)
     torch.library.opcheck(torch.ops.constrainedparams.scaled_to_sums, arguments)

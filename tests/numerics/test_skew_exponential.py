@@ -364,9 +364,11 @@ def test_a_traced_graph_asks_the_norm_anew(mode):
 
 
 def test_operations_keep_the_rules_of_torch_library():
-    a = torch.randn(2, 3, 3)
+    a = torch.randn(2, 3, 3, requires_grad=True)
     torch.library.opcheck(torch.ops.constrainedparams.expm_skew, (a,))
-    torch.library.opcheck(torch.ops.constrainedparams.expm_skew_pullback, (torch.randn(2, 3, 3), a))
+    torch.library.opcheck(
+        torch.ops.constrainedparams.expm_skew_pullback, (torch.randn(2, 3, 3), a.detach())
+    )
     assert expm_skew(torch.empty(2, 3, 3, device="meta")).shape == (2, 3, 3)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .definite import factor, factor_inverse
 from .elementary import determinant_sign, inverse_softplus, precise, real_diagonal, softplus
-from .operation import no_cuda_graph, opaque
+from .operation import like_the_first, opaque
 
 __all__ = [
     "away_from_singular",
@@ -72,13 +72,8 @@ def _moved(r: Tensor, slack: float) -> Tensor:
     return torch.where(near[..., None, None], moved, r)
 
 
-def _like(r: Tensor, slack: float) -> Tensor:  # noqa: ARG001
-    no_cuda_graph()
-    return r.new_empty(r.shape)
-
-
 # Opaque, because what it costs depends on values: the SVD is for the few that need it.
-_away = opaque("away_from_singular", "(Tensor r, float slack) -> Tensor", _moved, _like)
+_away = opaque("away_from_singular", "(Tensor r, float slack) -> Tensor", _moved, like_the_first)
 
 
 def away_from_singular(r: Tensor, slack: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .kernel import Kernel, has_tangent, in_front
 from .precision import full_precision
 
-__all__ = ["no_cuda_graph", "opaque", "operator", "refuse_tangents"]
+__all__ = ["like_the_first", "no_cuda_graph", "opaque", "operator", "refuse_tangents"]
 
 
 def no_cuda_graph() -> None:
@@ -29,6 +29,12 @@ def no_cuda_graph() -> None:
             "a map of constrainedparams waits for values; constrainedparams.compile runs it outside"
         )
         graph = getattr(graph, "parent", None)  # of which it is a region
+
+
+def like_the_first(x: Tensor, *_: Any) -> Tensor:
+    """The ``shapes`` of an operation that waits for values and returns a tensor like its first."""
+    no_cuda_graph()
+    return x.new_empty(x.shape)
 
 
 def opaque(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .operation import no_cuda_graph, opaque, refuse_tangents
+from .operation import like_the_first, opaque, refuse_tangents
 
 __all__ = ["scaled_to_sums"]
 
@@ -133,11 +133,6 @@ def _scaled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.where(known, _polished(at.p, rows, columns), torch.nan)
 
 
-def _like(x: Tensor, *_: Tensor) -> Tensor:
-    no_cuda_graph()
-    return x.new_empty(x.shape)
-
-
 def _tangent(p: Tensor, g: Tensor) -> Tensor:
     """dP for dX = G, and the gradient in X for one of G in P: P o (G - alpha 1^T - 1 beta^T).
 
@@ -169,7 +164,7 @@ _operator = opaque(
     "scaled_to_sums",
     "(Tensor x, Tensor rows, Tensor columns) -> Tensor",
     _scaled,
-    _like,
+    like_the_first,
     _back,
     _save,
 )

@@ -13,7 +13,7 @@ from .definite import factor, factor_inverse, gram
 from .elementary import precise
 from .kernel import Kernel, adjoint, by_formula, is_traced
 from .lyapunov import lyapunov, stein
-from .operation import no_cuda_graph, opaque, operator
+from .operation import like_the_first, opaque, operator
 
 __all__ = [
     "abscissa",
@@ -179,14 +179,9 @@ def _moved(y: Tensor, sure: Tensor, bound: float, disc: bool) -> Tensor:
     return moved
 
 
-def _like(y: Tensor, *_: Any) -> Tensor:
-    no_cuda_graph()
-    return y.new_empty(y.shape)
-
-
 # Opaque, because what it costs depends on values: eigenvalues are for the few that need them.
 _stable = opaque(
-    "stable", "(Tensor y, Tensor sure, float bound, bool disc) -> Tensor", _moved, _like
+    "stable", "(Tensor y, Tensor sure, float bound, bool disc) -> Tensor", _moved, like_the_first
 )
 
 
